@@ -1,0 +1,1 @@
+"""The kernel in memory: symbols, types, address translation, objects."""

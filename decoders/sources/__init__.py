@@ -1,0 +1,1 @@
+"""Where physical memory comes from, behind one small protocol."""

@@ -1,0 +1,1 @@
+"""The words of the radix MMU and of the nested reverse map, one format a file."""

@@ -1,0 +1,1 @@
+"""The outside world: GDB/MI, QEMU, the command line, differential runs."""

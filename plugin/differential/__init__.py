@@ -1,0 +1,1 @@
+"""Running the model beside a live kernel and comparing after every step."""

@@ -1,0 +1,1 @@
+"""The GDB/MI bridge. The only package that imports pygdbmi."""

@@ -1,0 +1,1 @@
+"""The lab: kernels, the guest agent and QEMU itself. The only package that talks QMP."""

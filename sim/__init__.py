@@ -1,0 +1,1 @@
+"""The software model of KVM-HV's nested MMU: the reference the kernel is compared with."""
