@@ -1,0 +1,47 @@
+# nestscope: `make demo` shows it, `make test` checks it.
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHON
+
+.PHONY: all setup system demo check test nightly bench clean
+
+all: setup
+
+# The checkout's own environment. The links under .venv/typing give the type
+# checker the package names that the map in pyproject.toml defines.
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	mkdir -p .venv/typing/nestscope
+	for part in decoders sim plugin nestscope/__init__.py nestscope/py.typed; do \
+	    ln -sfn ../../../$$part .venv/typing/nestscope/$$(basename $$part); done
+	touch $@
+
+setup: .venv/ready
+
+system:
+	@scripts/system-packages
+
+demo: system setup
+	$(BIN)/nestscope lab fetch
+	$(BIN)/nestscope diff
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=.venv/typing $(BIN)/mypy -p nestscope
+
+test: system setup check
+	$(BIN)/nestscope lab fetch
+	$(BIN)/pytest -m "not nightly"
+
+nightly: system setup
+	$(BIN)/nestscope lab fetch --all
+	$(BIN)/pytest -m nightly
+
+bench: system setup
+	$(BIN)/nestscope lab fetch
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

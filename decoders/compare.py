@@ -1,0 +1,310 @@
+"""Compare two States and name every difference by its path.
+
+`expected` is usually the model's State, `observed` the kernel's. Addresses of
+host objects and host frames mean nothing to the model, so they are compared up
+to a *one-to-one renaming*: the same expected frame must always be the same
+observed frame, and two different ones must stay different. Everything else is
+compared as it is. Unknown never equals anything, not even unknown.
+
+Bits left out of leaves, and only these: SW1, SW2 and SW3 (mask 0xE00). KVM
+builds host leaves from the PTE of the host process
+(`kvmppc_book3s_instantiate_page`) and shadow leaves from host leaves, so they
+inherit bits that Linux keeps for its own use (soft-dirty, special, devmap)
+and that neither the hardware nor KVM reads in a partition-scoped tree.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestscope.decoders.state import (
+    Chain,
+    Chains,
+    Columns,
+    Leaf,
+    Leaves,
+    Memslot,
+    NestedGuest,
+    State,
+    Vm,
+)
+from nestscope.decoders.words.pte import PTE_RPN
+
+SOFTWARE_BITS = 0xE00
+"""SW1:3 (ISA bits 52:54) of a PTE; see the module's text."""
+
+_FLAGS = ~PTE_RPN & ~SOFTWARE_BITS & (2**64 - 1)
+_SMALLEST_PAGE_SHIFT = 12
+
+Frames = NDArray[np.uint64]
+
+
+class Difference(NamedTuple):
+    """`path` leads into the State; the values are text for people."""
+
+    path: str
+    expected: str
+    observed: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: expected {self.expected}, observed {self.observed}"
+
+
+@dataclass
+class Renaming:
+    """The one-to-one renaming of host addresses that one run has established.
+
+    Kept between comparisons, it also notices a page that stays mapped but
+    changes its host frame without the expected side having changed it.
+    `frames` and `names` are parallel: expected frame (ascending), observed frame.
+    """
+
+    frames: Frames = field(default_factory=lambda: np.empty(0, np.uint64))
+    names: Frames = field(default_factory=lambda: np.empty(0, np.uint64))
+    objects: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def lookup(self, frames: Frames, default: Frames) -> Frames:
+        """Return the names that `frames` had before, `default` where they had none."""
+        if not len(self.frames):
+            return default
+        at = np.minimum(np.searchsorted(self.frames, frames), len(self.frames) - 1)
+        return np.where(self.frames[at] == frames, self.names[at], default)
+
+
+def compare(expected: State, observed: State, renaming: Renaming | None = None) -> list[Difference]:
+    """Return every difference between two States, in the order of the State.
+
+    `renaming` is updated when the States agree on it; pass the same object
+    for every step of a run.
+    """
+    return _Comparison(renaming or Renaming()).states(expected, observed)
+
+
+class _Comparison:
+    def __init__(self, renaming: Renaming) -> None:
+        self.renaming = renaming
+        self.frames: list[tuple[str, Columns, Columns]] = []
+        self.objects: dict[tuple[str, int], int] = {}
+        self.differences: list[Difference] = []
+        self.page_shift = _SMALLEST_PAGE_SHIFT
+
+    def states(self, expected: State, observed: State) -> list[Difference]:
+        for side, state in (("expected", expected), ("observed", observed)):
+            for problem in state.problems:
+                self.note(problem.path, "a readable value", f"{problem.message} ({side} side)")
+        self.value("kernel.page_shift", expected.kernel.page_shift, observed.kernel.page_shift)
+        self.page_shift = expected.kernel.page_shift or _SMALLEST_PAGE_SHIFT
+        self.matched(
+            "vms",
+            "lpid",
+            {vm.lpid: vm for vm in expected.vms},
+            {vm.lpid: vm for vm in observed.vms},
+            self.vm,
+        )
+        self.rename_frames()
+        self.renaming.objects = self.objects
+        return self.differences
+
+    def note(self, path: str, expected: object, observed: object) -> None:
+        self.differences.append(Difference(path, str(expected), str(observed)))
+
+    def value(
+        self, path: str, expected: int | None, observed: int | None, *, show: Any = str
+    ) -> None:
+        if expected is None or observed is None:
+            self.note(
+                path,
+                "unknown" if expected is None else show(expected),
+                "unknown" if observed is None else show(observed),
+            )
+        elif expected != observed:
+            self.note(path, show(expected), show(observed))
+
+    def host_address(
+        self, path: str, kind: str, expected: int | None, observed: int | None
+    ) -> None:
+        """Compare addresses of host objects of one kind up to the renaming."""
+        if expected is None or observed is None:
+            self.value(path, expected, observed, show=hex)
+            return
+        key = (kind, expected)
+        known = self.renaming.objects.get(key, observed)
+        if known != observed:
+            self.note(path, f"{hex(known)} as before", hex(observed))
+        if self.objects.setdefault(key, observed) != observed:
+            self.note(path, hex(self.objects[key]), hex(observed))
+        for (other_kind, other), name in self.objects.items():
+            if other_kind == kind and name == observed and other != expected:
+                self.note(path, f"an address of its own for this {kind}", hex(observed))
+
+    def matched(
+        self,
+        path: str,
+        key_name: str,
+        expected: dict[Any, Any],
+        observed: dict[Any, Any],
+        visit: Callable[[str, Any, Any], None],
+    ) -> None:
+        """Pair two sets by key, report what only one side has, visit the pairs."""
+        for key in [*expected, *(key for key in observed if key not in expected)]:
+            where = f"{path}[{key_name}={key}]"
+            if key not in observed:
+                self.note(where, "present", "absent")
+            elif key not in expected:
+                self.note(where, "absent", "present")
+            else:
+                visit(where, expected[key], observed[key])
+
+    def vm(self, path: str, expected: Vm, observed: Vm) -> None:
+        self.host_address(f"{path}.kvm", "kvm", expected.kvm, observed.kvm)
+        self.value(f"{path}.radix", expected.radix, observed.radix)
+        self.value(f"{path}.mmu_lock_held", expected.mmu_lock_held, observed.mmu_lock_held)
+        self.value(f"{path}.l1_ptcr", expected.l1_ptcr, observed.l1_ptcr, show=hex)
+        self.matched(
+            f"{path}.memslots",
+            "id",
+            {memslot.id: memslot for memslot in expected.memslots},
+            {memslot.id: memslot for memslot in observed.memslots},
+            self.memslot,
+        )
+        self.leaves(f"{path}.host_leaves", "gpa", expected.host_leaves, observed.host_leaves)
+        self.matched(
+            f"{path}.nested",
+            "l1_lpid",
+            {guest.l1_lpid: guest for guest in expected.nested},
+            {guest.l1_lpid: guest for guest in observed.nested},
+            self.nested,
+        )
+
+    def memslot(self, path: str, expected: Memslot, observed: Memslot) -> None:
+        for name in ("base_gfn", "npages", "flags"):
+            self.value(f"{path}.{name}", getattr(expected, name), getattr(observed, name))
+        for name in ("userspace_addr", "rmap_array"):
+            self.host_address(
+                f"{path}.{name}", name, getattr(expected, name), getattr(observed, name)
+            )
+        self.chains(f"{path}.rmap", expected.rmap, observed.rmap)
+
+    def nested(self, path: str, expected: NestedGuest, observed: NestedGuest) -> None:
+        self.value(f"{path}.shadow_lpid", expected.shadow_lpid, observed.shadow_lpid)
+        self.value(f"{path}.refcnt", expected.refcnt, observed.refcnt)
+        for name in ("l1_gr_to_hr", "process_table"):
+            self.value(f"{path}.{name}", getattr(expected, name), getattr(observed, name), show=hex)
+        self.host_address(
+            f"{path}.shadow_pgtable",
+            "shadow_pgtable",
+            expected.shadow_pgtable,
+            observed.shadow_pgtable,
+        )
+        self.leaves(f"{path}.leaves", "n_gpa", expected.leaves, observed.leaves)
+
+    def chains(self, path: str, expected: Chains, observed: Chains) -> None:
+        """Chains must agree in form, entries and order."""
+        if np.array_equal(expected.index, observed.index) and np.array_equal(
+            expected.entries, observed.entries
+        ):
+            return
+        left = {chain.gfn: chain for chain in expected}
+        right = {chain.gfn: chain for chain in observed}
+        for gfn in sorted({*left, *right}):
+            if left.get(gfn) != right.get(gfn):
+                self.note(
+                    f"{path}[gfn={gfn:#x}]",
+                    describe_chain(left.get(gfn)),
+                    describe_chain(right.get(gfn)),
+                )
+
+    def leaves(self, path: str, name: str, expected: Leaves, observed: Leaves) -> None:
+        """Leaves must agree in address, size and every flag; frames wait for the renaming."""
+        left, right = expected.columns, observed.columns
+        if len(left) == len(right) and _same_but_frame(left, right).all():
+            self.frames.append((path, left, right))
+            return
+        both, left_at, right_at = np.intersect1d(
+            left["address"], right["address"], assume_unique=True, return_indices=True
+        )
+        same = _same_but_frame(left[left_at], right[right_at])
+        self.frames.append((path, left[left_at][same], right[right_at][same]))
+        left_by_address = {leaf.address: leaf for leaf in expected}
+        right_by_address = {leaf.address: leaf for leaf in observed}
+        agreed = set(both[same].tolist())
+        for address in sorted({*left_by_address, *right_by_address} - agreed):
+            self.note(
+                f"{path}[{name}={address:#x}]",
+                describe_leaf(left_by_address.get(address)),
+                describe_leaf(right_by_address.get(address)),
+            )
+
+    def rename_frames(self) -> None:
+        """All paired leaves together must give a one-to-one renaming of host frames."""
+        rows = [
+            (path, *_base_frames(left, right, self.page_shift)) for path, left, right in self.frames
+        ]
+        if not rows:
+            return
+        frames = np.concatenate([row[2] for row in rows])
+        names = np.concatenate([row[3] for row in rows])
+        frames, first = np.unique(frames, return_index=True)
+        chosen = names[first]
+        owners, owner_at = np.unique(chosen, return_index=True)
+        for path, addresses, expected, observed in rows:
+            name = chosen[np.searchsorted(frames, expected)]
+            owner = frames[owner_at[np.searchsorted(owners, name)]]
+            before = self.renaming.lookup(expected, name)
+            wrong = (name != observed) | (owner != expected) | (before != name)
+            for at in np.flatnonzero(wrong).tolist():
+                where = f"{path}[{addresses[at]:#x}].host page"
+                seen = self.host(observed[at])
+                if name[at] != observed[at]:
+                    self.note(where, self.host(name[at]), seen)
+                elif before[at] != name[at]:
+                    self.note(where, f"{self.host(before[at])} as before", seen)
+                else:
+                    self.note(where, "a host page of its own", f"{seen}, also used elsewhere")
+        self.renaming.frames, self.renaming.names = frames, chosen
+
+    def host(self, frame: np.uint64) -> str:
+        return hex(int(frame) << self.page_shift)
+
+
+def describe_chain(chain: Chain | None) -> str:
+    """One line for a chain: head first, or `empty`."""
+    if chain is None:
+        return "empty"
+    entries = " -> ".join(f"({entry.l1_lpid}, {entry.n_gpa:#x})" for entry in chain.entries)
+    return f"{chain.form} {entries}"
+
+
+def describe_leaf(leaf: Leaf | None) -> str:
+    """One line for a leaf, or `no leaf`."""
+    return "no leaf" if leaf is None else f"pte {leaf.pte:#018x} shift {leaf.shift}"
+
+
+def _same_but_frame(left: Columns, right: Columns) -> NDArray[np.bool_]:
+    same: NDArray[np.bool_] = (
+        (left["address"] == right["address"])
+        & (left["shift"] == right["shift"])
+        & (((left["pte"] ^ right["pte"]) & np.uint64(_FLAGS)) == 0)
+    )
+    return same
+
+
+def _base_frames(left: Columns, right: Columns, page_shift: int) -> tuple[Frames, Frames, Frames]:
+    """Return `(address, expected frame, observed frame)` of every base page of paired leaves.
+
+    A large leaf is expanded, so that a base page inside it must be renamed
+    together with it.
+    """
+    shift = np.uint64(page_shift)
+    pages = np.left_shift(1, np.maximum(left["shift"].astype(np.int64) - page_shift, 0))
+    ends = np.cumsum(pages)
+    offset = (np.arange(pages.sum()) - np.repeat(ends - pages, pages)).astype(np.uint64)
+    rpn = np.uint64(PTE_RPN)
+    return (
+        np.repeat(left["address"], pages) + (offset << shift),
+        np.repeat((left["pte"] & rpn) >> shift, pages) + offset,
+        np.repeat((right["pte"] & rpn) >> shift, pages) + offset,
+    )

@@ -1,0 +1,205 @@
+"""Two States compared: agreement up to host addresses, every difference named by its path."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+
+from nestscope.decoders.compare import Renaming, compare
+from nestscope.decoders.state import (
+    FORM_LIST,
+    FORM_SINGLE,
+    Chains,
+    KernelInfo,
+    Leaves,
+    Memslot,
+    NestedGuest,
+    Problem,
+    Source,
+    State,
+    Vm,
+)
+
+from .strategies import states
+
+V_L = 0xC000000000000000
+RWX = 0x7
+R, C = 0x100, 0x80
+
+
+def pte(frame: int, flags: int = RWX | R | C) -> int:
+    return V_L | frame << 16 | flags
+
+
+def state(
+    host: dict[int, int],
+    shadow: dict[int, int],
+    chain: list[tuple[int, int]] | None = None,
+    host_shift: int = 16,
+) -> State:
+    """One VM with one memslot and one nested guest."""
+    rows = [(0x80, FORM_LIST if len(chain) > 1 else FORM_SINGLE, chain)] if chain else []
+    return State(
+        Source("model", "test"),
+        KernelInfo("test", 16),
+        (
+            Vm(
+                kvm=0xC000000010000000,
+                lpid=1,
+                radix=True,
+                mmu_lock_held=False,
+                l1_ptcr=0x40000,
+                memslots=(Memslot(0, 0, 1024, 0x100000, 0, 0xC008000000, Chains.build(rows)),),
+                host_leaves=Leaves.build((a, host_shift, p) for a, p in host.items()),
+                nested=(
+                    NestedGuest(
+                        1,
+                        2,
+                        1,
+                        0x40000000001000AD,
+                        0,
+                        0xC000000020000000,
+                        Leaves.build((a, 16, p) for a, p in shadow.items()),
+                    ),
+                ),
+            ),
+        ),
+    )
+
+
+def paths(expected: State, observed: State, renaming: Renaming | None = None) -> list[str]:
+    return [difference.path for difference in compare(expected, observed, renaming)]
+
+
+@given(states)
+def test_a_state_with_nothing_unknown_equals_itself(one: State) -> None:
+    def known(vm: Vm) -> bool:
+        values = [vm.lpid, vm.radix, vm.mmu_lock_held, vm.l1_ptcr]
+        for slot in vm.memslots:
+            values += [slot.userspace_addr, slot.flags, slot.rmap_array]
+        for guest in vm.nested:
+            values += [guest.shadow_lpid, guest.refcnt, guest.l1_gr_to_hr, guest.process_table]
+            values += [guest.shadow_pgtable]
+        return None not in values
+
+    everything_known = (
+        all(known(vm) for vm in one.vms) and one.kernel.page_shift is not None and not one.problems
+    )
+    flags_only = replace(
+        one,
+        vms=tuple(
+            replace(
+                vm,
+                host_leaves=Leaves(),
+                memslots=tuple(replace(s, userspace_addr=1, rmap_array=1) for s in vm.memslots[:1]),
+                nested=tuple(replace(g, leaves=Leaves(), shadow_pgtable=1) for g in vm.nested[:1]),
+            )
+            for vm in one.vms[:1]
+        ),
+    )
+    if everything_known:
+        assert compare(flags_only, flags_only) == []
+    else:
+        assert (compare(one, one) == []) is (not one.vms and everything_known)
+
+
+def test_host_frames_may_be_renamed_one_to_one() -> None:
+    expected = state({0: pte(1), 0x10000: pte(2)}, {0: pte(2)})
+    observed = state({0: pte(0x77), 0x10000: pte(0x33)}, {0: pte(0x33)})
+    assert compare(expected, observed) == []
+
+
+def test_a_shadow_leaf_to_another_host_page_is_a_difference() -> None:
+    expected = state({0: pte(1), 0x10000: pte(2)}, {0: pte(2)})
+    observed = state({0: pte(0x77), 0x10000: pte(0x33)}, {0: pte(0x77)})
+    assert paths(expected, observed) == ["vms[lpid=1].nested[l1_lpid=1].leaves[0x0].host page"]
+
+
+def test_two_guest_pages_on_one_host_page_are_a_difference() -> None:
+    expected = state({0: pte(1), 0x10000: pte(2)}, {})
+    observed = state({0: pte(0x77), 0x10000: pte(0x77)}, {})
+    assert "also used elsewhere" in str(compare(expected, observed)[0])
+
+
+def test_a_host_page_must_not_change_silently_between_two_steps() -> None:
+    renaming = Renaming()
+    expected = state({0: pte(1)}, {})
+    assert compare(expected, state({0: pte(0x77)}, {}), renaming) == []
+    assert paths(expected, state({0: pte(0x78)}, {}), renaming) == [
+        "vms[lpid=1].host_leaves[0x0].host page"
+    ]
+
+
+def test_a_base_page_inside_a_large_host_page_moves_with_it() -> None:
+    expected = state({0: pte(0x20)}, {0: pte(0x25)}, host_shift=21)
+    assert compare(expected, state({0: pte(0x60)}, {0: pte(0x65)}, host_shift=21)) == []
+    assert paths(expected, state({0: pte(0x60)}, {0: pte(0x66)}, host_shift=21)) == [
+        "vms[lpid=1].nested[l1_lpid=1].leaves[0x0].host page"
+    ]
+
+
+@pytest.mark.parametrize("bit", [0x1, 0x2, 0x4, 0x8, 0x10, 0x20, 0x40, R, C, 1 << 61])
+def test_every_flag_counts(bit: int) -> None:
+    expected = state({0: pte(1)}, {0: pte(1)})
+    assert paths(expected, state({0: pte(1) ^ bit}, {0: pte(1)})) == [
+        "vms[lpid=1].host_leaves[gpa=0x0]"
+    ]
+    assert paths(expected, state({0: pte(1)}, {0: pte(1) ^ bit})) == [
+        "vms[lpid=1].nested[l1_lpid=1].leaves[n_gpa=0x0]"
+    ]
+
+
+@pytest.mark.parametrize("bit", [0x200, 0x400, 0x800])
+def test_linux_software_bits_do_not_count(bit: int) -> None:
+    assert compare(state({0: pte(1)}, {}), state({0: pte(1) | bit}, {})) == []
+
+
+def test_the_order_of_a_chain_counts() -> None:
+    expected = state({}, {}, [(1, 0), (2, 0)])
+    assert compare(expected, state({}, {}, [(1, 0), (2, 0)])) == []
+    (difference,) = compare(expected, state({}, {}, [(2, 0), (1, 0)]))
+    assert difference.path == "vms[lpid=1].memslots[id=0].rmap[gfn=0x80]"
+    assert difference.expected == "list (1, 0x0) -> (2, 0x0)"
+    assert difference.observed == "list (2, 0x0) -> (1, 0x0)"
+
+
+def test_a_missing_chain_names_its_gfn() -> None:
+    (difference,) = compare(state({}, {}, [(1, 0)]), state({}, {}))
+    assert difference.path.endswith("rmap[gfn=0x80]")
+    assert difference.observed == "empty"
+
+
+def test_a_missing_leaf_and_a_leaf_too_many_are_named() -> None:
+    assert paths(state({0: pte(1)}, {}), state({0x20000: pte(1)}, {})) == [
+        "vms[lpid=1].host_leaves[gpa=0x0]",
+        "vms[lpid=1].host_leaves[gpa=0x20000]",
+    ]
+
+
+def test_unknown_never_equals_anything() -> None:
+    one = state({}, {})
+    unknown = replace(one, vms=(replace(one.vms[0], l1_ptcr=None),))
+    assert paths(unknown, unknown) == ["vms[lpid=1].l1_ptcr"]
+    assert paths(one, unknown) == ["vms[lpid=1].l1_ptcr"]
+
+
+def test_what_could_not_be_read_is_a_difference_at_its_path() -> None:
+    one = state({}, {})
+    gap = replace(one, problems=(Problem("vms[0].memslots[0].rmap", "unreadable", 1),))
+    assert paths(one, gap) == ["vms[0].memslots[0].rmap"]
+
+
+def test_a_nested_guest_on_one_side_only_is_a_difference() -> None:
+    one = state({}, {})
+    without = replace(one, vms=(replace(one.vms[0], nested=()),))
+    (difference,) = compare(one, without)
+    assert difference == ("vms[lpid=1].nested[l1_lpid=1]", "present", "absent")
+
+
+def test_kernel_objects_may_be_anywhere_but_must_stay_there() -> None:
+    one = state({}, {})
+    moved = replace(one, vms=(replace(one.vms[0], kvm=0xC000000099990000),))
+    renaming = Renaming()
+    assert compare(one, one, renaming) == []
+    assert paths(one, moved) == []
+    assert paths(one, moved, renaming) == ["vms[lpid=1].kvm"]
