@@ -20,7 +20,7 @@ from nestscope.decoders.state import (
     Vm,
 )
 
-from .strategies import states
+from .strategies import chains
 
 V_L = 0xC000000000000000
 RWX = 0x7
@@ -71,36 +71,18 @@ def paths(expected: State, observed: State, renaming: Renaming | None = None) ->
     return [difference.path for difference in compare(expected, observed, renaming)]
 
 
-@given(states)
-def test_a_state_with_nothing_unknown_equals_itself(one: State) -> None:
-    def known(vm: Vm) -> bool:
-        values = [vm.lpid, vm.radix, vm.mmu_lock_held, vm.l1_ptcr]
-        for slot in vm.memslots:
-            values += [slot.userspace_addr, slot.flags, slot.rmap_array]
-        for guest in vm.nested:
-            values += [guest.shadow_lpid, guest.refcnt, guest.l1_gr_to_hr, guest.process_table]
-            values += [guest.shadow_pgtable]
-        return None not in values
+@given(chains(), chains())
+def test_two_rmaps_agree_exactly_when_every_chain_does(one: Chains, other: Chains) -> None:
+    def with_rmap(rmap: Chains) -> State:
+        vm = state({}, {}).vms[0]
+        slot = replace(vm.memslots[0], rmap=rmap)
+        return replace(state({}, {}), vms=(replace(vm, memslots=(slot,)),))
 
-    everything_known = (
-        all(known(vm) for vm in one.vms) and one.kernel.page_shift is not None and not one.problems
-    )
-    flags_only = replace(
-        one,
-        vms=tuple(
-            replace(
-                vm,
-                host_leaves=Leaves(),
-                memslots=tuple(replace(s, userspace_addr=1, rmap_array=1) for s in vm.memslots[:1]),
-                nested=tuple(replace(g, leaves=Leaves(), shadow_pgtable=1) for g in vm.nested[:1]),
-            )
-            for vm in one.vms[:1]
-        ),
-    )
-    if everything_known:
-        assert compare(flags_only, flags_only) == []
-    else:
-        assert (compare(one, one) == []) is (not one.vms and everything_known)
+    differing = {chain.gfn for chain in {*one} ^ {*other}}
+    assert paths(with_rmap(one), with_rmap(one)) == []
+    assert paths(with_rmap(one), with_rmap(other)) == [
+        f"vms[lpid=1].memslots[id=0].rmap[gfn={gfn:#x}]" for gfn in sorted(differing)
+    ]
 
 
 def test_host_frames_may_be_renamed_one_to_one() -> None:
