@@ -1,0 +1,169 @@
+"""A file of physical memory: some byte ranges of the file are physical ranges."""
+
+import mmap
+import stat
+from bisect import bisect_right
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
+
+ADDRESS_END = 1 << 64
+
+
+class SourceFileError(NestscopeError):
+    """A file given as a source of memory cannot be used; the text says why."""
+
+
+class Segment(NamedTuple):
+    """`size` bytes at physical address `start` are in the file at `offset`."""
+
+    start: int
+    offset: int
+    size: int
+
+
+class MappedFile:
+    """A file, mapped read-only.
+
+    The file must not shrink while it is mapped: the processor then has no
+    page to read and the system ends the program (SIGBUS).
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Map `path`.
+
+        Raises:
+            SourceFileError: if it is absent, unreadable, empty or not a regular file.
+        """
+        self.path = path
+        try:
+            # Opening a FIFO would wait for a writer, so look first.
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise SourceFileError(f"{path} is not a regular file; give a file of memory")
+            with path.open("rb") as file:
+                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise SourceFileError(f"{path} cannot be opened: {why}") from error
+        except ValueError as error:
+            raise SourceFileError(f"{path} is empty; give a file of memory") from error
+        self.size = len(self.data)
+
+    def close(self) -> None:
+        """Unmap the file. Closing twice is harmless."""
+        self.data.close()
+
+
+class FileMemory:
+    """Physical memory held by ranges of a file. Satisfies `Memory`.
+
+    Where segments overlap, the one that starts later holds. A segment that
+    reaches over the end of the file is cut there: what is in the file can be read.
+    """
+
+    kind = "file"
+
+    def __init__(self, file: MappedFile, segments: Iterable[Segment]) -> None:
+        """Take over `file`: `close` closes it."""
+        self._file = file
+        self._data = file.data
+        self.name = file.path.name
+        self.segments = _without_overlaps(segments, file.size)
+        self._starts = [segment.start for segment in self.segments]
+        self._table = np.array(self.segments, np.uint64).reshape(-1, 3)
+        self._bytes: NDArray[np.uint8] = np.frombuffer(file.data, np.uint8)
+
+    def read(self, address: int, length: int) -> bytes:
+        """Return `length` bytes at physical `address`.
+
+        Raises:
+            UnreadableMemoryError: if any byte is in no segment.
+        """
+        at = bisect_right(self._starts, address) - 1
+        if at >= 0 and length >= 0:
+            start, offset, size = self.segments[at]
+            into = address - start
+            if into + length <= size:
+                return self._data[offset + into : offset + into + length]
+        return self._read_across(address, length)
+
+    def _read_across(self, address: int, length: int) -> bytes:
+        """Read from several segments, or say which byte is in none."""
+        if length < 0 or address < 0 or address + length > ADDRESS_END:
+            raise UnreadableMemoryError(address, length, "no such physical address")
+        parts: list[bytes] = []
+        done = 0
+        while done < length:
+            here = address + done
+            at = bisect_right(self._starts, here) - 1
+            into = here - self._starts[at] if at >= 0 else 0
+            if at < 0 or into >= self.segments[at].size:
+                why = f"{self.name} holds nothing at physical address {here:#x}"
+                raise UnreadableMemoryError(address, length, why)
+            _, offset, size = self.segments[at]
+            take = min(length - done, size - into)
+            parts.append(self._data[offset + into : offset + into + take])
+            done += take
+        return b"".join(parts)
+
+    def read_many(self, addresses: NDArray[np.uint64], length: int) -> NDArray[np.uint8]:
+        """Return the `length` bytes at each address, as an array of shape (n, length).
+
+        Raises:
+            UnreadableMemoryError: names the first address that cannot be read whole.
+        """
+        if len(addresses) == 0 or length == 0:
+            return np.empty((len(addresses), length), np.uint8)
+        if not self.segments:
+            raise UnreadableMemoryError(int(addresses[0]), length, f"{self.name} is closed")
+        starts, offsets, sizes = self._table.T
+        at = np.searchsorted(starts, addresses, side="right") - 1
+        into = addresses - starts[at]
+        # Below the first segment `at` is -1 and the difference is of no use.
+        inside = (at >= 0) & (into < sizes[at]) & (sizes[at] - into >= np.uint64(length))
+        if not inside.all():
+            rows = [self.read(address, length) for address in addresses.tolist()]
+            return np.frombuffer(b"".join(rows), np.uint8).reshape(len(addresses), length)
+        first = (offsets[at] + into).astype(np.intp)
+        windows = np.lib.stride_tricks.sliding_window_view(self._bytes, length)
+        return windows[first]
+
+    def close(self) -> None:
+        """Unmap the file; reading is an error afterwards. Closing twice is harmless."""
+        # The mapping cannot be closed while an array looks into it.
+        self._bytes = np.empty(0, np.uint8)
+        self.segments = []
+        self._starts = []
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _without_overlaps(segments: Iterable[Segment], file_size: int) -> list[Segment]:
+    """Return the segments in ascending order, cut at the file's end and at each other."""
+    inside = sorted(
+        Segment(start, offset, min(size, file_size - offset, ADDRESS_END - start))
+        for start, offset, size in segments
+        if size > 0 and 0 <= offset < file_size and 0 <= start < ADDRESS_END
+    )
+    cut: list[Segment] = []
+    for number, (start, offset, size) in enumerate(inside):
+        following = inside[number + 1].start if number + 1 < len(inside) else ADDRESS_END
+        if following > start:
+            cut.append(Segment(start, offset, min(size, following - start)))
+    return cut
