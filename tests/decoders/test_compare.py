@@ -185,3 +185,32 @@ def test_kernel_objects_may_be_anywhere_but_must_stay_there() -> None:
     assert compare(one, one, renaming) == []
     assert paths(one, moved) == []
     assert paths(one, moved, renaming) == ["vms[lpid=1].kvm"]
+
+
+def test_a_nested_guest_that_should_not_exist_is_a_difference() -> None:
+    one = state({}, {})
+    without = replace(one, vms=(replace(one.vms[0], nested=()),))
+    (difference,) = compare(without, one)
+    assert difference == ("vms[lpid=1].nested[l1_lpid=1]", "absent", "present")
+
+
+def test_two_nested_guests_must_not_share_a_shadow_tree() -> None:
+    def with_roots(first: int, second: int) -> State:
+        vm = state({}, {}).vms[0]
+        nested = (
+            replace(vm.nested[0], shadow_pgtable=first),
+            replace(vm.nested[0], l1_lpid=2, shadow_pgtable=second),
+        )
+        return replace(state({}, {}), vms=(replace(vm, nested=nested),))
+
+    assert compare(with_roots(1, 2), with_roots(7, 8)) == []
+    assert paths(with_roots(1, 2), with_roots(7, 7)) == [
+        "vms[lpid=1].nested[l1_lpid=2].shadow_pgtable"
+    ]
+
+
+def test_the_page_size_of_a_leaf_counts() -> None:
+    expected = state({0: pte(0x20)}, {}, host_shift=21)
+    assert paths(expected, state({0: pte(0x20)}, {}, host_shift=16)) == [
+        "vms[lpid=1].host_leaves[gpa=0x0]"
+    ]

@@ -1,0 +1,62 @@
+"""`nestscope decode`: one word, field by field."""
+
+import json
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from nestscope.decoders.errors import NestscopeError
+
+
+class Word(StrEnum):
+    """The words that `decode` knows."""
+
+    PTE = "pte"
+    PDE = "pde"
+    PATE = "pate"
+    PRTE = "prte"
+    PTCR = "ptcr"
+    RMAP = "rmap"
+
+
+def decode(
+    word: Annotated[Word, typer.Argument(help="What the value is.")],
+    value: Annotated[str, typer.Argument(help="The word in host order: 0x..., or decimal.")],
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Decode one word of the radix MMU or of the nested rmap, field by field.
+
+    Example: nestscope decode pte 0xc000000002d50387
+    """
+    from importlib import import_module
+
+    try:
+        number = int(value, 0)
+    except ValueError:
+        raise NestscopeError(f"{value!r} is not a number: write 0x... or decimal digits") from None
+    fields = import_module(f"nestscope.decoders.words.{word.value}").describe(number)
+    if json_output:
+        print(
+            json.dumps(
+                {
+                    "word": word.value,
+                    "value": hex(number),
+                    "fields": [
+                        {
+                            "name": field.name,
+                            "bits": field.isa_bits,
+                            "value": hex(field.value),
+                            "meaning": field.meaning,
+                        }
+                        for field in fields
+                    ],
+                }
+            )
+        )
+        return
+    from rich.console import Console
+
+    from nestscope.plugin.present.tables import field_table
+
+    Console().print(field_table(word.value.upper(), number, fields))

@@ -1,0 +1,42 @@
+"""The `nestscope` command: its verbs, and how errors leave it.
+
+Exit status: 0 clean, 1 findings or differences, 2 could not do it (one line on
+standard error says what and what to do).
+"""
+
+import os
+import sys
+
+import typer
+
+from nestscope.decoders.errors import NestscopeError
+from nestscope.plugin.cli import decode, diff, lab, state
+
+app = typer.Typer(
+    name="nestscope",
+    help="See, check and prove what KVM-HV on POWER does with nested guests.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.command("decode")(decode.decode)
+app.command("state")(state.state)
+app.command("diff")(diff.diff)
+app.add_typer(lab.app, name="lab")
+
+
+def run() -> None:
+    """Run the command line; every expected failure becomes one line and status 2."""
+    try:
+        app()
+    except NestscopeError as error:
+        print(f"nestscope: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        # The reader (`| head`) left; nothing is wrong. Keep the interpreter
+        # from complaining when it flushes standard output at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        print("nestscope: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,23 @@
+"""Arguments and options that several verbs share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SourceName = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A dump file, gdb:HOST:PORT or gdb:SOCKET (a QEMU gdbstub), or ram:FILE "
+        "(QEMU's shared RAM file).",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Vmlinux = Annotated[
+    Path | None, typer.Option(help="The kernel's ELF image, whatever its name.", dir_okay=False)
+]
+Modules = Annotated[
+    Path | None,
+    typer.Option(help="Searched below for NAME.ko, .ko.xz, .ko.zst, .ko.gz.", file_okay=False),
+]

@@ -1,0 +1,36 @@
+"""`nestscope state`: what is there."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from nestscope.plugin.cli.options import Json, Modules, SourceName, Vmlinux
+
+
+def state(
+    source: SourceName,
+    json_output: Json = False,
+    vmlinux: Vmlinux = None,
+    modules: Modules = None,
+    show_all: Annotated[bool, typer.Option("--all", help="Show every chain.")] = False,
+) -> None:
+    """Show the nested MMU of every VM: memslots, nested guests, rmap chains.
+
+    Example: nestscope state dump.elf --vmlinux vmlinux --modules /lib/modules/6.12.0
+    """
+    from nestscope.decoders.state_json import iter_json
+    from nestscope.plugin.target import open_target
+
+    with open_target(source, vmlinux, modules) as target:
+        found = target.state()
+    if json_output:
+        for piece in iter_json(found):
+            sys.stdout.write(piece)
+        print()
+        return
+    from rich.console import Console
+
+    from nestscope.plugin.present.state_view import state_view
+
+    Console().print(*state_view(found, None if show_all else 40), sep="\n")
