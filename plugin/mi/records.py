@@ -102,7 +102,7 @@ def _parse_any(line: bytes) -> MiRecord:
     _check_nesting(text)
     try:
         parsed = gdbmiparser.parse_response(text)
-    except Exception as error:  # noqa: BLE001 - pygdbmi raises whatever its scanner hits
+    except Exception as error:
         raise MiSyntaxError(f"GDB wrote a malformed record: {text[:120]!r}") from error
     kind = parsed["type"]
     if kind in ("result", "notify"):

@@ -7,7 +7,6 @@ and reading share one poll loop: GDB stops reading commands while its output
 pipe is full, so a writer that does not read would deadlock.
 """
 
-import ctypes
 import os
 import re
 import select
@@ -18,9 +17,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
+from nestscope.plugin.mi.child import nonblocking, start_child
 from nestscope.plugin.mi.errors import (
     GdbCommandError,
     GdbGoneError,
@@ -36,7 +35,6 @@ STDERR_TAIL = 8192
 ASYNC_KEPT = 4096
 """Asynchronous records kept for a caller who looks later; the oldest go first."""
 _READ_SIZE = 1 << 20
-_PR_SET_PDEATHSIG = 1
 _PLAIN_COMMAND = re.compile(r"[^\r\n]+")
 
 # Nothing of the user's set-up, nothing that an object file brings along, no network.
@@ -100,13 +98,13 @@ class MiTransport:
         for command in _QUIET:
             argv += ["-iex", command]
         try:
-            self._process = _start(argv)
+            self._process = start_child(argv)
         except (FileNotFoundError, PermissionError) as error:
             raise GdbMissingError(gdb) from error
         self.async_records: deque[MiRecord] = deque(maxlen=ASYNC_KEPT)
         self._on_async = on_async
         self._stdin, self._stdout, self._stderr = (
-            _nonblocking(stream)
+            nonblocking(stream)
             for stream in (self._process.stdin, self._process.stdout, self._process.stderr)
         )
         self._poll = select.poll()
@@ -181,6 +179,20 @@ class MiTransport:
         """Submit one command and collect it; errors as in `collect`."""
         return self.collect(self.submit(command), timeout)
 
+    def execute_many(self, commands: Sequence[str], timeout: float) -> list[MiResult]:
+        """Pipeline `commands`: submit all, then collect all within `timeout` seconds together.
+
+        Raises:
+            As `collect`, for the first one that failed; the answers of the others are dropped.
+        """
+        deadline = time.monotonic() + timeout
+        tokens = [self.submit(command) for command in commands]
+        try:
+            return [self.collect(token, max(0.0, deadline - time.monotonic())) for token in tokens]
+        finally:
+            for token in tokens:
+                self._pending.pop(token, None)
+
     def wait(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
         """Move bytes until `condition()` holds, at most `timeout` seconds.
 
@@ -219,9 +231,7 @@ class MiTransport:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _move(self, seconds: float) -> None:
@@ -342,30 +352,3 @@ class MiTransport:
             how = f"ended with status {status}"
         tail = self._stderr_tail.decode("utf-8", "replace").strip()[-400:]
         return GdbGoneError(f"GDB {how}" + (f"; its last words: {tail}" if tail else ""))
-
-
-def _start(argv: Sequence[str]) -> "subprocess.Popen[bytes]":
-    libc = ctypes.CDLL(None, use_errno=True)
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before prctl
-            os._exit(1)
-
-    return subprocess.Popen(
-        argv,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        preexec_fn=die_with_parent,  # noqa: PLW1509 - between fork and exec it only calls prctl
-        start_new_session=True,  # the terminal's Ctrl-C is for us to handle
-        env={**os.environ, "LC_ALL": "C", "HOME": "/nonexistent"},
-    )
-
-
-def _nonblocking(stream: IO[bytes] | None) -> int:
-    assert stream is not None
-    os.set_blocking(stream.fileno(), False)
-    return stream.fileno()
