@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the lab's guest agent share. */
+#ifndef NESTSCOPE_AGENT_H
+#define NESTSCOPE_AGENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define MAX_ARGS 24
+#define MAX_SLOTS 32
+
+/* One command line, split at blanks. argv[0] is the command's name. */
+struct command {
+	int argc;
+	char *argv[MAX_ARGS];
+};
+
+/* A memslot and the anonymous memory behind it. size == 0: not in use. */
+struct slot {
+	uint64_t gpa;
+	uint64_t size;
+	unsigned char *hva;
+};
+
+/* reply.c: the agent's answers, one line for each command. */
+void reply_open(int fd);
+void reply_flush(void);
+void reply_raw(const void *bytes, size_t length);
+void reply(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void reply_error(const char *what, int err);
+void reply_file(const char *path);
+
+/* Number in argv[i]; sets *bad when it is missing or malformed. */
+uint64_t number(const struct command *c, int i, int *bad);
+
+/* vm.c: /dev/kvm, the VM, its memory. */
+extern int vm_fd;
+unsigned char *guest_memory(uint64_t gpa, uint64_t length);
+void do_hello(const struct command *c);
+void do_vm(const struct command *c);
+void do_slot(const struct command *c);
+void do_destroy(const struct command *c);
+void do_listing(const struct command *c);
+
+/* memory.c: bytes of guest memory, seen and changed from the VMM's side. */
+void do_write(const struct command *c);
+void do_read(const struct command *c);
+void do_discard(const struct command *c);
+void do_peek(const struct command *c);
+void do_poke(const struct command *c);
+
+/* guest.c: the vCPU and what runs on it. */
+void vcpu_close(void);
+void do_vcpu(const struct command *c);
+void do_stub(const struct command *c);
+void do_payload(const struct command *c);
+void do_hcall(const struct command *c);
+void do_enter(const struct command *c);
+
+/* payload.S */
+extern const unsigned char guest_stub[], guest_stub_end[];
+extern const unsigned char nested_payload[], nested_payload_end[];
+
+/* The stub leaves to user space through an hcall number that KVM does not know. */
+#define HCALL_MAILBOX_DONE 0x7ff0
+
+#endif

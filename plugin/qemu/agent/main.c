@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The lab's guest agent: init of the host kernel in the QEMU machine, and a
+ * VMM that does what it is told over a command channel.
+ *
+ * Protocol. One command a line, blanks between words, numbers in C notation.
+ * Many lines may be sent at once; they run in order. Each is answered by one
+ * line, in order:
+ *     ok [key=value ...]                 numbers as 0x..., counts as decimals
+ *     ok bytes=N                         for listing and dmesg: N raw bytes follow the line
+ *     error WHAT errno=N [key=value ...]
+ *
+ *     hello                              page_size pid nested_hv release
+ *     vm                                 KVM_CREATE_VM with KVM_CAP_PPC_NESTED_HV
+ *     slot ID GPA SIZE FLAGS [huge]      anonymous memory as a memslot; hva. SIZE 0 deletes
+ *     vcpu                               one vCPU in PAPR mode
+ *     stub CODE_GPA MAILBOX_GPA          the guest's hypercall loop
+ *     payload GPA                        the nested guest's code, for nested real address 0
+ *     write GPA HEX | read GPA LEN       at most 4096 bytes, through the VMM's mapping
+ *     peek GPA | poke GPA VALUE          one byte
+ *     discard GPA LEN                    madvise(MADV_DONTNEED)
+ *     hcall NR [A0 .. A6]                ret r4
+ *     enter L1_LPID NIP R3 R4 R5 STATE_GPA
+ *                                        H_ENTER_NESTED: ret (the trap) nip msr r3 r4 r5 r6
+ *                                        hdar hdsisr asdr heir srr0 srr1
+ *     listing                            the kernel's debugfs print of all radix trees
+ *     destroy                            end the VM, free its memory
+ *     dmesg                              the kernel log
+ *     crash                              panic this kernel (to test the failure path)
+ *
+ * A KVM exit that is none of ours is `error unexpected-exit` with the exit
+ * reason and registers; KVM_RUN longer than 5 s is `error run-timeout`.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/klog.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent.h"
+
+#define MAX_LINE 16384
+
+static void do_crash(const struct command *c)
+{
+	int fd = open("/proc/sysrq-trigger", O_WRONLY);
+
+	(void)c;
+	if (fd < 0 || write(fd, "c", 1) != 1)
+		reply_error("sysrq", errno);
+	else
+		reply("ok");
+}
+
+static void do_dmesg(const struct command *c)
+{
+	int size = klogctl(10 /* SYSLOG_ACTION_SIZE_BUFFER */, NULL, 0);
+	char *text = size > 0 ? malloc(size) : NULL;
+	int n = text ? klogctl(3 /* SYSLOG_ACTION_READ_ALL */, text, size) : -1;
+
+	(void)c;
+	if (n < 0) {
+		reply_error("klogctl", errno);
+	} else {
+		reply("ok bytes=%d", n);
+		reply_raw(text, n);
+	}
+	free(text);
+}
+
+static const struct {
+	const char *name;
+	void (*run)(const struct command *c);
+} commands[] = {
+	{ "hello", do_hello },	   { "vm", do_vm },	    { "slot", do_slot },
+	{ "vcpu", do_vcpu },	   { "stub", do_stub },	    { "payload", do_payload },
+	{ "write", do_write },	   { "read", do_read },	    { "peek", do_peek },
+	{ "poke", do_poke },	   { "discard", do_discard }, { "hcall", do_hcall },
+	{ "enter", do_enter },	   { "listing", do_listing }, { "destroy", do_destroy },
+	{ "dmesg", do_dmesg },	   { "crash", do_crash },
+};
+
+static void execute(char *line)
+{
+	struct command c = { 0 };
+	char *rest = line, *word;
+
+	while ((word = strsep(&rest, " \r"))) {
+		if (!*word)
+			continue;
+		if (c.argc == MAX_ARGS) {
+			reply_error("arguments", E2BIG);
+			return;
+		}
+		c.argv[c.argc++] = word;
+	}
+	if (!c.argc)
+		return;
+	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+		if (!strcmp(commands[i].name, c.argv[0])) {
+			commands[i].run(&c);
+			return;
+		}
+	}
+	reply_error("unknown-command", ENOSYS);
+}
+
+static void serve(int fd)
+{
+	static char buffer[MAX_LINE];
+	size_t used = 0;
+
+	reply_open(fd);
+	for (;;) {
+		ssize_t n = read(fd, buffer + used, sizeof(buffer) - 1 - used);
+		char *start = buffer, *end;
+
+		if (n <= 0) {
+			usleep(5000); /* a virtio port reads as end of file until QEMU's side is open */
+			continue;
+		}
+		used += n;
+		buffer[used] = 0;
+		while ((end = memchr(start, '\n', buffer + used - start))) {
+			*end = 0;
+			execute(start);
+			start = end + 1;
+		}
+		used -= start - buffer;
+		memmove(buffer, start, used);
+		if (used == sizeof(buffer) - 1) {
+			reply_error("line-too-long", E2BIG);
+			used = 0;
+		}
+		reply_flush();
+	}
+}
+
+/* The virtio port of the machine; the driver may still be probing. */
+static int open_channel(void)
+{
+	static const char *const names[] = { "/dev/vport0p1", "/dev/vport1p1" };
+
+	for (int tries = 0; tries < 1000; tries++) {
+		int fd = open(names[tries % 2], O_RDWR | O_CLOEXEC);
+
+		if (fd >= 0)
+			return fd;
+		usleep(10000);
+	}
+	return -1;
+}
+
+/* Modules lie in /modules, named so that the order of names is the order of loading. */
+static void load_modules(void)
+{
+	struct dirent **names;
+	int count = scandir("/modules", &names, NULL, alphasort);
+
+	for (int i = 0; i < count; i++) {
+		char path[300];
+		int fd;
+
+		if (names[i]->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/modules/%s", names[i]->d_name);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (syscall(SYS_finit_module, fd, "", 0))
+			printf("nestscope-agent: %s: %s\n", path, strerror(errno));
+		close(fd);
+	}
+}
+
+static void mount_all(void)
+{
+	mkdir("/proc", 0755);
+	mkdir("/sys", 0755);
+	mkdir("/dev", 0755);
+	mount("proc", "/proc", "proc", 0, "");
+	mount("sysfs", "/sys", "sysfs", 0, "");
+	mount("devtmpfs", "/dev", "devtmpfs", 0, "");
+	mount("debugfs", "/sys/kernel/debug", "debugfs", 0, "");
+}
+
+int main(void)
+{
+	setbuf(stdout, NULL);
+	mount_all();
+	load_modules();
+	for (;;) {
+		int status = 0;
+		pid_t vmm = fork();
+
+		if (!vmm) {
+			int fd = open_channel();
+
+			if (fd < 0) {
+				printf("nestscope-agent: no command channel: %s\n", strerror(errno));
+				_exit(1);
+			}
+			serve(fd);
+		}
+		waitpid(vmm, &status, 0);
+		printf("nestscope-agent: the VMM ended with status %#x\n", status);
+		pause();
+	}
+}

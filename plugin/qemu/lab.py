@@ -1,0 +1,202 @@
+"""The lab: a kernel with kvm-hv in a QEMU machine, and an agent in it that takes commands.
+
+    with Lab.boot(kernel) as lab:
+        lab.agent.run(["hello"])
+
+While a call of this module waits, the console and QEMU are watched: a failure of
+the machine is a `LabFailure` within 10 s.
+"""
+
+import shutil
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from nestscope.plugin.qemu.channel import Agent, Reply
+from nestscope.plugin.qemu.console import Console
+from nestscope.plugin.qemu.errors import FailureKind, LabError, LabFailure
+from nestscope.plugin.qemu.initramfs import build_initramfs
+from nestscope.plugin.qemu.kernel_files import KernelFiles
+from nestscope.plugin.qemu.machine import RunFiles, command_line, memory_bytes
+from nestscope.plugin.qemu.process import Process, make_run_folder
+from nestscope.plugin.qemu.qmp import Qmp
+
+QEMU = "qemu-system-ppc64"
+_BOOT_SECONDS = 60.0
+_CONNECT_SECONDS = 10.0
+_TAIL_LINES = 30
+# A failing kernel prints for a while; the message is better with all of it.
+_SETTLE_SECONDS = 0.5
+
+
+class Lab:
+    """A booted machine. Make it with `Lab.boot`; close it, or use it in `with`."""
+
+    def __init__(self, kernel: KernelFiles, files: RunFiles, process: Process) -> None:
+        self.kernel = kernel
+        self._files = files
+        self._process = process
+        self._console = Console(files.console)
+        self._agent: Agent | None = None
+        self.qmp = Qmp(files.qmp)
+        self.hello: Reply | None = None
+
+    @classmethod
+    def boot(
+        cls,
+        kernel: KernelFiles,
+        *,
+        machine: str = "pseries",
+        cpu: str = "POWER9",
+        memory: str = "1G",
+        qemu: str = QEMU,
+        gdb: bool = True,
+        gdb_port: int | None = None,
+    ) -> Self:
+        """Boot `kernel` and return when its agent has answered.
+
+        `gdb` puts QEMU's gdbstub on a unix socket (`gdb_socket`); `gdb_port` on a
+        loopback port instead.
+
+        Raises:
+            LabError: if something is missing or QEMU cannot be started.
+            LabFailure: if the machine fails before the agent answers.
+        """
+        program = shutil.which(qemu)
+        if program is None:
+            raise LabError(f"there is no {qemu}: install qemu-system-ppc, or give --qemu")
+        initramfs = build_initramfs(kernel.modules_dir)
+        files = RunFiles(make_run_folder(memory_bytes(memory)))
+        try:
+            command = command_line(
+                program,
+                files,
+                kernel.vmlinux,
+                initramfs,
+                machine=machine,
+                cpu=cpu,
+                memory=memory,
+                gdb=gdb,
+                gdb_port=gdb_port,
+            )
+            process = Process(files.folder, command)
+        except BaseException:
+            shutil.rmtree(files.folder, ignore_errors=True)
+            raise
+        lab = cls(kernel, files, process)
+        try:
+            lab._connect()
+        except BaseException:
+            lab.close()
+            raise
+        return lab
+
+    def _connect(self) -> None:
+        limit = time.monotonic() + _CONNECT_SECONDS
+        connection = socket.socket(socket.AF_UNIX)
+        while True:
+            try:
+                connection.connect(str(self._files.agent))
+                break
+            except OSError as problem:
+                self.check()
+                if time.monotonic() > limit:
+                    connection.close()
+                    raise LabError(f"QEMU's sockets do not appear ({problem})") from problem
+                time.sleep(0.01)
+        self._agent = Agent(connection, self.check, self._silent)
+        self.qmp.connect(self.check)
+        (self.hello,) = self._agent.run(["hello"], timeout=_BOOT_SECONDS)
+        if self.hello.error:
+            raise LabError(f"the kernel has no usable kvm-hv: {self.hello.error}")
+
+    @property
+    def agent(self) -> Agent:
+        """The agent's command channel."""
+        assert self._agent is not None
+        return self._agent
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        return self._process.pid
+
+    @property
+    def run_folder(self) -> Path:
+        """The run directory; gone after `close`."""
+        return self._files.folder
+
+    @property
+    def ram_path(self) -> Path:
+        """The machine's RAM as a shared file."""
+        return self._files.ram
+
+    @property
+    def gdb_socket(self) -> Path:
+        """The gdbstub's unix socket."""
+        return self._files.gdb
+
+    @property
+    def page_size(self) -> int:
+        """The kernel's base page size in bytes."""
+        assert self.hello is not None
+        return self.hello["page_size"]
+
+    def console_tail(self, lines: int = _TAIL_LINES) -> str:
+        """Return the last lines that the kernel printed."""
+        return self._console.tail(lines)
+
+    def warnings(self) -> list[str]:
+        """Return the headlines of the kernel's WARNING splats; they are not failures."""
+        return self._console.warnings()
+
+    def check(self) -> None:
+        """Look once, without waiting, whether the machine still works.
+
+        Raises:
+            LabFailure: if it does not.
+        """
+        sign = self._console.failure()
+        if sign is not None:
+            time.sleep(_SETTLE_SECONDS)
+            sign = self._console.failure() or sign
+            raise self._failure(sign.kind, f"the kernel says '{sign.line}'")
+        status = self._process.ended()
+        if status is not None:
+            # QEMU's own last words come first: it may never have started the kernel.
+            log = self._process.log_tail()
+            raise self._failure("died", f"QEMU ended ({status})" + (f": {log}" if log else ""))
+
+    def _silent(self, what: str) -> Exception:
+        try:
+            status = self.qmp.status()
+        except LabError as problem:
+            # QEMU may have died in this very moment.
+            self.check()
+            return self._failure("hung", f"{what}; {problem}")
+        if status != "running":
+            return self._failure("hung", f"{what}: the machine is stopped ({status}), continue it")
+        return self._failure("hung", what)
+
+    def _failure(self, kind: FailureKind, what: str) -> LabFailure:
+        return LabFailure(kind, what, self._console.tail(_TAIL_LINES))
+
+    def close(self) -> None:
+        """End QEMU and remove the run directory; bounded, and may be called twice."""
+        if self._agent is not None:
+            self._agent.close()
+        self.qmp.close()
+        self._process.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
