@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-ByteOrder = Literal["little", "big"]
+from nestscope.decoders.words.field import ByteOrder
+
+__all__ = ["ByteOrder", "prefix"]
 
 
 def prefix(byteorder: ByteOrder) -> Literal["<", ">"]:

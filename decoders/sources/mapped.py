@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
+from nestscope.decoders.sources.protocol import Rows
 
 ADDRESS_END = 1 << 64
 
@@ -112,27 +113,35 @@ class FileMemory:
             done += take
         return b"".join(parts)
 
-    def read_many(self, addresses: NDArray[np.uint64], length: int) -> NDArray[np.uint8]:
-        """Return the `length` bytes at each address, as an array of shape (n, length).
-
-        Raises:
-            UnreadableMemoryError: names the first address that cannot be read whole.
-        """
-        if len(addresses) == 0 or length == 0:
-            return np.empty((len(addresses), length), np.uint8)
-        if not self.segments:
-            raise UnreadableMemoryError(int(addresses[0]), length, f"{self.name} is closed")
+    def read_many(self, addresses: NDArray[np.uint64], length: int) -> Rows:
+        """Return `length` bytes at each address, and which rows are good (see `BulkMemory`)."""
+        count = len(addresses)
+        rows = np.zeros((count, length), np.uint8)
+        if not self.segments or not count or not length:
+            return rows, np.full(count, not length, np.bool_)
         starts, offsets, sizes = self._table.T
         at = np.searchsorted(starts, addresses, side="right") - 1
         into = addresses - starts[at]
         # Below the first segment `at` is -1 and the difference is of no use.
-        inside = (at >= 0) & (into < sizes[at]) & (sizes[at] - into >= np.uint64(length))
-        if not inside.all():
-            rows = [self.read(address, length) for address in addresses.tolist()]
-            return np.frombuffer(b"".join(rows), np.uint8).reshape(len(addresses), length)
-        first = (offsets[at] + into).astype(np.intp)
-        windows = np.lib.stride_tricks.sliding_window_view(self._bytes, length)
-        return windows[first]
+        good = (at >= 0) & (into < sizes[at]) & (sizes[at] - into >= np.uint64(length))
+        places = (offsets[at] + into).astype(np.intp)
+        if good.all():
+            return self._windows(length)[places], good
+        if good.any():
+            rows[good] = self._windows(length)[places[good]]
+        # What is left may still lie across segments that touch.
+        for row in np.flatnonzero(~good).tolist():
+            try:
+                data = self.read(int(addresses[row]), length)
+            except UnreadableMemoryError:
+                continue
+            rows[row] = np.frombuffer(data, np.uint8)
+            good[row] = True
+        return rows, good
+
+    def _windows(self, length: int) -> NDArray[np.uint8]:
+        """Return a view of the file in which row i is the `length` bytes from offset i."""
+        return np.lib.stride_tricks.sliding_window_view(self._bytes, length)
 
     def close(self) -> None:
         """Unmap the file; reading is an error afterwards. Closing twice is harmless."""
