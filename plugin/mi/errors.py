@@ -29,7 +29,7 @@ class GdbCommandError(MiError):
     """GDB answered `command` with an error record; `reason` is its own message."""
 
     def __init__(self, command: str, reason: str) -> None:
-        super().__init__(f"GDB refused `{command}`: {reason}")
+        super().__init__(f"GDB refused `{command[:200]}`: {reason}")
         self.command = command
         self.reason = reason
 

@@ -10,20 +10,28 @@ What bounds the rate, measured with GDB 13.1 and QEMU 7.2 (ratios matter):
 | `dump binary memory` to a file                       | 1.3                 |
 | `maint packet m...`                                  | 0.08                |
 | `monitor xp`                                         | 0.03                |
-| `monitor pmemsave` to a file, 64 KiB each, pipelined | 25                  |
+| `monitor pmemsave` to a file in tmpfs, 64 KiB each   | 20                  |
+| the same, 1 MiB each                                 | 50                  |
 
 QEMU takes at most 2048 bytes a packet and answers at once; four fifths of the time
 GDB itself spends scanning the packet character by character, and then writing the
 hex again. No setting changes that. Pipelining doubles the rate of small reads.
-So reads go by packets, unless the caller names a spool directory, which QEMU can
-write to: then long runs go by `pmemsave`.
+So reads go by packets, unless the caller names a spool directory that QEMU can
+write to: then they go by `pmemsave` (see `spool`).
+
+A reader that follows pointers waits once for each. So the first read after the
+target ran fetches, together and afresh, all pages that were used the time before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nestscope.decoders.errors import UnreadableMemoryError
+from nestscope.decoders.sources.protocol import Rows
 from nestscope.plugin.mi.errors import GdbCommandError
 from nestscope.plugin.mi.records import memory_blocks
 from nestscope.plugin.mi.session import GdbSession, covered
@@ -34,10 +42,12 @@ PAGE = 4096
 RAM in multiples of it."""
 MAX_RUN = 1 << 20
 """Longest run of one command in bytes: what bounds memory while it is hex."""
+MAX_GAP = 64 << 10
+"""Unwanted bytes that a spooled run may include: they cost less than one more command."""
 MAX_READ = 256 << 20
 MAX_CACHED = 512 << 20
-SPOOL_MIN = 8192
-"""Shortest run in bytes for which a spool file pays."""
+MAX_EXPECTED = 16 << 20
+"""Most bytes that are fetched on the guess that they are needed again."""
 
 
 @dataclass(slots=True)
@@ -46,7 +56,7 @@ class MiStatistics:
 
     Attributes:
         commands: MI commands sent for reading.
-        round_trips: times that we waited for GDB (commands of one wait are pipelined).
+        round_trips: times that we waited for GDB (the commands of one wait are pipelined).
         bytes_read: bytes fetched from the target.
         bytes_served: bytes given to callers.
     """
@@ -58,14 +68,14 @@ class MiStatistics:
 
 
 class GdbMemory:
-    """`decoders.sources.protocol.Memory` of guest physical addresses.
+    """`decoders.sources.protocol.BulkMemory` of guest physical addresses.
 
     Pages are cached until the target runs or is written to. Reading while it runs
     raises TargetRunningError: wrap it in `with session.stopped():`.
 
     Args:
         session: connected in physical mode.
-        spool: directory that QEMU and we share, for fast large reads.
+        spool: directory that QEMU and we share, for fast reads.
     """
 
     def __init__(self, session: GdbSession, *, spool: Path | None = None) -> None:
@@ -73,6 +83,8 @@ class GdbMemory:
         self.statistics = MiStatistics()
         self._spool = Spool(spool) if spool is not None else None
         self._pages: dict[int, bytes] = {}
+        self._used: set[int] = set()
+        self._expected: set[int] = set()
         self._generation = session.generation
 
     def read(self, address: int, length: int) -> bytes:
@@ -82,26 +94,42 @@ class GdbMemory:
             UnreadableMemoryError: if any of the bytes is not in RAM.
             TargetRunningError, TargetGoneError: the target cannot be read now.
         """
-        return self.read_many([(address, length)])[0]
+        self._refresh()
+        if not 0 <= length <= MAX_READ:
+            raise UnreadableMemoryError(address, length, f"not within 0..{MAX_READ} bytes")
+        if not covered(self.session.ram, address, length):
+            raise UnreadableMemoryError(address, length, "the target has no RAM there")
+        self._need(_pages_of(address, length))
+        return self._cut(address, length)
 
-    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Return the bytes of each (address, length), fetched together; errors as in `read`."""
-        self.session.require_stopped()
-        if self._generation != self.session.generation or len(self._pages) * PAGE > MAX_CACHED:
-            self._pages.clear()
-            self._generation = self.session.generation
+    def read_many(self, addresses: NDArray[np.uint64], length: int) -> Rows:
+        """Return `length` bytes at each of `addresses`, fetched together (see `BulkMemory`).
+
+        Raises:
+            TargetRunningError, TargetGoneError: the target cannot be read now.
+        """
+        self._refresh()
         ram = self.session.ram
+        rows = np.zeros((len(addresses), length), np.uint8)
+        good = np.zeros(len(addresses), np.bool_)
+        if rows.nbytes > MAX_READ:
+            why = f"{len(addresses)} such reads exceed {MAX_READ} bytes"
+            raise UnreadableMemoryError(int(addresses[0]), length, why)
+        places = addresses.tolist()
         wanted: set[int] = set()
-        for address, length in ranges:
-            if length < 0 or length > MAX_READ:
-                raise UnreadableMemoryError(address, length, f"not within 0..{MAX_READ} bytes")
-            if not covered(ram, address, length):
-                raise UnreadableMemoryError(address, length, "the target has no RAM there")
-            wanted.update(range(address // PAGE, -(-(address + length) // PAGE)))
-        self._fetch(sorted(wanted.difference(self._pages)))
-        served = [self._cut(address, length) for address, length in ranges]
-        self.statistics.bytes_served += sum(map(len, served))
-        return served
+        for row, address in enumerate(places):
+            if covered(ram, address, length):
+                good[row] = True
+                wanted.update(_pages_of(address, length))
+        try:
+            self._need(wanted)
+        except UnreadableMemoryError:
+            # GDB refuses some address for a reason of its own: find out which.
+            for row in np.flatnonzero(good).tolist():
+                good[row] = self._readable(places[row], length)
+        for row in np.flatnonzero(good).tolist():
+            rows[row] = np.frombuffer(self._cut(places[row], length), np.uint8)
+        return rows, good
 
     def close(self) -> None:
         """Remove the spool's files; the session stays."""
@@ -109,44 +137,35 @@ class GdbMemory:
         if self._spool is not None:
             self._spool.close()
 
-    def _cut(self, address: int, length: int) -> bytes:
-        if not length:
-            return b""
-        first, last = address // PAGE, (address + length - 1) // PAGE
-        offset = address - first * PAGE
-        if first == last:
-            return self._pages[first][offset : offset + length]
-        return b"".join(self._pages[n] for n in range(first, last + 1))[offset : offset + length]
+    def _refresh(self) -> None:
+        """Forget all bytes from before the target's last run."""
+        self.session.require_stopped()
+        if self._generation != self.session.generation:
+            self._pages.clear()
+            self._generation = self.session.generation
+            self._expected = self._used if len(self._used) * PAGE <= MAX_EXPECTED else set()
+            self._used = set()
 
-    def _fetch(self, pages: Sequence[int]) -> None:
-        runs = _runs(pages)
-        long = [run for run in runs if self._spool is not None and run[1] >= SPOOL_MIN]
-        short = [run for run in runs if self._spool is None or run[1] < SPOOL_MIN]
-        if long and self._spool is not None:
-            transport, timeout = self.session.transport, self.session.timeout
+    def _need(self, pages: Iterable[int]) -> None:
+        """Make sure that `pages` (numbers of pages in RAM) are in the cache."""
+        if len(self._pages) * PAGE > MAX_CACHED:
+            self._pages.clear()
+        needed = set(pages)
+        self._used |= needed
+        if needed <= self._pages.keys():
+            return
+        needed |= self._expected
+        self._expected = set()
+        runs = _runs(
+            sorted(needed - self._pages.keys()),
+            MAX_GAP // PAGE if self._spool is not None else 0,
+            self.session.ram,
+        )
+        if self._spool is not None:
             with self.session.target_errors():
-                fetched = self._spool.fetch(transport, long, timeout)
-            self._keep(long, fetched)
-        if short:
-            self._keep(short, self._fetch_packets(short))
-
-    def _fetch_packets(self, runs: Sequence[tuple[int, int]]) -> list[bytes]:
-        commands = [f"-data-read-memory-bytes {address:#x} {length}" for address, length in runs]
-        try:
-            with self.session.target_errors():
-                results = self.session.transport.execute_many(commands, self.session.timeout)
-        except GdbCommandError as error:
-            address, length = runs[0]
-            raise UnreadableMemoryError(address, length, error.reason) from error
-        found = []
-        for (address, length), result in zip(runs, results, strict=True):
-            blocks = memory_blocks(result.record)
-            if len(blocks) != 1 or blocks[0].begin != address or len(blocks[0].data) != length:
-                raise UnreadableMemoryError(address, length, "GDB returned only parts of it")
-            found.append(blocks[0].data)
-        return found
-
-    def _keep(self, runs: Sequence[tuple[int, int]], fetched: Sequence[bytes]) -> None:
+                fetched = self._spool.fetch(self.session.transport, runs, self.session.timeout)
+        else:
+            fetched = self._fetch_packets(runs)
         self.statistics.commands += len(runs)
         self.statistics.round_trips += 1
         for (address, length), data in zip(runs, fetched, strict=True):
@@ -155,14 +174,60 @@ class GdbMemory:
             for offset in range(0, length, PAGE):
                 self._pages[first + offset // PAGE] = data[offset : offset + PAGE]
 
+    def _fetch_packets(self, runs: Sequence[tuple[int, int]]) -> list[bytes]:
+        commands = [f"-data-read-memory-bytes {address:#x} {length}" for address, length in runs]
+        try:
+            with self.session.target_errors():
+                results = self.session.transport.execute_many(commands, self.session.timeout)
+        except GdbCommandError as error:
+            raise UnreadableMemoryError(
+                *runs[commands.index(error.command)], error.reason
+            ) from error
+        found = []
+        for (address, length), result in zip(runs, results, strict=True):
+            blocks = memory_blocks(result.record)
+            if len(blocks) != 1 or blocks[0].begin != address or len(blocks[0].data) != length:
+                raise UnreadableMemoryError(address, length, "GDB returned only parts of it")
+            found.append(blocks[0].data)
+        return found
 
-def _runs(pages: Sequence[int]) -> list[tuple[int, int]]:
-    """Merge ascending page numbers to (address, length in bytes), at most MAX_RUN each."""
+    def _readable(self, address: int, length: int) -> bool:
+        try:
+            self._need(_pages_of(address, length))
+        except UnreadableMemoryError:
+            return False
+        return True
+
+    def _cut(self, address: int, length: int) -> bytes:
+        """Return cached bytes."""
+        self.statistics.bytes_served += length
+        if not length:
+            return b""
+        first, last = address // PAGE, (address + length - 1) // PAGE
+        offset = address - first * PAGE
+        if first == last:
+            return self._pages[first][offset : offset + length]
+        return b"".join(self._pages[n] for n in range(first, last + 1))[offset : offset + length]
+
+
+def _pages_of(address: int, length: int) -> range:
+    return range(address // PAGE, -(-(address + length) // PAGE))
+
+
+def _runs(pages: Sequence[int], gap: int, ram: Sequence[range]) -> list[tuple[int, int]]:
+    """Merge ascending page numbers to (address, length in bytes), at most MAX_RUN each.
+
+    Up to `gap` pages that nobody asked for are included where a run stays in RAM.
+    """
     runs: list[tuple[int, int]] = []
     for page in pages:
         address = page * PAGE
-        if runs and sum(runs[-1]) == address and runs[-1][1] < MAX_RUN:
-            runs[-1] = (runs[-1][0], runs[-1][1] + PAGE)
-        else:
-            runs.append((address, PAGE))
+        if runs:
+            start = runs[-1][0]
+            length = address + PAGE - start
+            near = address - sum(runs[-1]) <= gap * PAGE and length <= MAX_RUN
+            if near and (not gap or covered(ram, start, length)):
+                runs[-1] = (start, length)
+                continue
+        runs.append((address, PAGE))
     return runs

@@ -6,7 +6,7 @@ patching an instruction.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from nestscope.plugin.mi import stub
 from nestscope.plugin.mi.endpoint import Endian, elf_endian, gdb_target
 from nestscope.plugin.mi.errors import (
     GdbCommandError,
+    GdbTimeoutError,
     MiError,
     TargetError,
     TargetGoneError,
@@ -260,7 +261,7 @@ class GdbSession:
     def _lose(self, error: GdbCommandError) -> NoReturn:
         self._connected = self._running = False
         raise TargetGoneError(
-            f"the target at {self._endpoint} went away during `{error.command}`: {error.reason}"
+            f"the target at {self._endpoint} went away during `{error.command[:100]}`: {error.reason}"
         ) from error
 
     def _wait_not_running(self, timeout: float) -> None:
@@ -289,6 +290,11 @@ class GdbSession:
                 f"no gdbstub answers at {endpoint} ({error.reason}): "
                 "start QEMU with `-gdb unix:PATH,server=on,wait=off` or `-gdb tcp::PORT`"
             ) from error
+        except GdbTimeoutError as error:
+            raise TargetError(
+                f"{endpoint} accepts a connection but does not answer as a gdbstub: "
+                "is another debugger attached to it?"
+            ) from error
         self._connected = True
         self._wait_not_running(self.timeout)
         self._stops.clear()
@@ -308,7 +314,7 @@ class GdbSession:
             self._connected = self._running = False
 
 
-def covered(ranges: tuple[range, ...], address: int, length: int) -> bool:
+def covered(ranges: Sequence[range], address: int, length: int) -> bool:
     """Whether one of the ranges holds all `length` bytes at `address`."""
     return any(r.start <= address and address + length <= r.stop for r in ranges)
 

@@ -172,7 +172,7 @@ class MiTransport:
         assert record is not None  # `done` is set after it
         if record.message == "error":
             reason = str(record.payload.get("msg", "no reason given"))
-            raise GdbCommandError(pending.command[:200], reason)
+            raise GdbCommandError(pending.command, reason)
         return MiResult(record, "".join(pending.console), "".join(pending.log))
 
     def execute(self, command: str, timeout: float = 10.0) -> MiResult:
@@ -209,7 +209,9 @@ class MiTransport:
                 raise self._death()
             left = deadline - time.monotonic()
             if left <= 0:
-                raise GdbTimeoutError(f"no sign of {what} within {timeout:g} s")
+                raise GdbTimeoutError(
+                    f"no sign of {what} within {timeout:g} s: GDB or its target hangs"
+                )
             self._move(left)
 
     def close(self, timeout: float = 2.0) -> None:
