@@ -1,0 +1,190 @@
+"""Kernels for the lab: fetched from Debian by name, or the user's own."""
+
+import contextlib
+import fcntl
+import json
+import mmap
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nestscope.plugin.qemu.apt import OWN_KERNEL_HINT, PrivateApt, Say, say_on_terminal
+from nestscope.plugin.qemu.cache import cache_root
+from nestscope.plugin.qemu.errors import LabError
+from nestscope.plugin.qemu.kernel_files import KernelFiles
+from nestscope.plugin.qemu.packages import extract_kernel
+
+ARCHITECTURE = "ppc64el"
+DEFAULT_KERNEL = "6.12-64k"
+_LOCK_SECONDS = 1800.0
+_BANNER = re.compile(rb"Linux version ([0-9][\w.+~-]{2,100}) ")
+# Packages of the same source that hold the kernel; everything else a kernel
+# depends on (initramfs-tools, kmod, ...) is for an installed system.
+_KERNEL_PACKAGE = re.compile(r"linux-(image|binary|modules)-\S+")
+_MAX_PACKAGES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """A kernel by name: the metapackage of a release that leads to the newest one."""
+
+    name: str
+    release: str
+    metapackage: str
+
+
+FLAVOURS = {
+    flavour.name: flavour
+    for flavour in (
+        Flavour("6.12-64k", "trixie", "linux-image-powerpc64le-64k"),
+        Flavour("6.12-4k", "trixie", "linux-image-powerpc64le"),
+        Flavour("6.1-64k", "bookworm", "linux-image-powerpc64le"),
+    )
+}
+
+
+def _flavour(name: str) -> Flavour:
+    try:
+        return FLAVOURS[name]
+    except KeyError:
+        raise LabError(
+            f"there is no kernel '{name}': use one of {', '.join(FLAVOURS)}, {OWN_KERNEL_HINT}"
+        ) from None
+
+
+def _folder(name: str) -> Path:
+    return cache_root() / "kernels" / name
+
+
+def cached_kernel(name: str = DEFAULT_KERNEL) -> KernelFiles | None:
+    """Return kernel `name` if the cache holds it whole; nothing is run or fetched.
+
+    Raises:
+        LabError: if there is no such name.
+    """
+    folder = _folder(_flavour(name).name)
+    try:
+        # Written last and moved into place with the rest: its presence says "complete".
+        release = str(json.loads((folder / "kernel.json").read_text())["release"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return KernelFiles(name, release, folder / "vmlinux", folder / "modules" / release)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, say: Say) -> Iterator[None]:
+    """Hold the lock file `path`; another nestscope may be fetching the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    limit = time.monotonic() + _LOCK_SECONDS
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > limit:
+                    raise LabError(
+                        f"another process holds {path} for too long: end it, then try again"
+                    ) from None
+                say("waiting for another nestscope that is fetching")
+                time.sleep(1.0)
+        yield
+
+
+def kernel_packages(apt: PrivateApt, metapackage: str) -> list[str] | None:
+    """Return the packages that hold the kernel that `metapackage` leads to, or None.
+
+    Followed are `Depends` on linux-image, linux-binary and linux-modules packages.
+    """
+    found: list[str] = []
+    waiting = [metapackage]
+    while waiting and len(found) <= _MAX_PACKAGES:
+        depends = apt.depends(waiting.pop(0))
+        if depends is None:
+            return None
+        new = [name for name in depends if _KERNEL_PACKAGE.fullmatch(name) and name not in found]
+        found += new
+        waiting += new
+    return found or None
+
+
+def _download(apt: PrivateApt, flavour: Flavour) -> list[Path]:
+    """Resolve and download, with the lists at hand first and with fresh ones after that."""
+    packages = kernel_packages(apt, flavour.metapackage)
+    if packages is not None:
+        with contextlib.suppress(LabError):
+            # A package that the lists name may have been superseded since.
+            return apt.download(packages)
+    apt.update()
+    packages = kernel_packages(apt, flavour.metapackage)
+    if packages is None:
+        raise LabError(
+            f"no package list of {flavour.release} has {flavour.metapackage}: see apt's warnings "
+            f"above and try again, {OWN_KERNEL_HINT}"
+        )
+    return apt.download(packages)
+
+
+def fetch_kernel(
+    name: str = DEFAULT_KERNEL, *, refresh: bool = False, say: Say = say_on_terminal
+) -> KernelFiles:
+    """Return kernel `name`, fetched now unless the cache holds it.
+
+    `refresh` fetches the newest one in any case.
+
+    Raises:
+        LabError: if it cannot be fetched.
+    """
+    flavour = _flavour(name)
+    kernel = cached_kernel(name)
+    if kernel is not None and not refresh:
+        return kernel
+    root = cache_root() / "apt" / flavour.release
+    with _locked(root / "lock", say):
+        kernel = cached_kernel(name)
+        if kernel is not None and not refresh:
+            return kernel
+        apt = PrivateApt(root, flavour.release, ARCHITECTURE, say)
+        if refresh:
+            apt.update()
+        files = _download(apt, flavour)
+        say(f"unpacking kernel {name}")
+        final = _folder(name)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=final.parent, prefix=".new-") as made:
+            folder = Path(made) / name
+            folder.mkdir()
+            release = extract_kernel(files, folder)
+            about = {"release": release, "packages": [path.name for path in files]}
+            (folder / "kernel.json").write_text(json.dumps(about) + "\n")
+            shutil.rmtree(final, ignore_errors=True)
+            folder.rename(final)
+        for path in files:
+            path.unlink(missing_ok=True)
+    kernel = cached_kernel(name)
+    if kernel is None:
+        raise LabError(f"the cache {final} cannot be read back: check its permissions")
+    return kernel
+
+
+def own_kernel(vmlinux: Path, modules: Path) -> KernelFiles:
+    """Return the user's own kernel: any ELF image, and a folder with kvm and kvm-hv below.
+
+    Raises:
+        LabError: if the image is not an ELF kernel or the folder does not exist.
+    """
+    if not modules.is_dir():
+        raise LabError(f"{modules} is not a folder: give the kernel's modules with --modules")
+    try:
+        with vmlinux.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+            banner = _BANNER.search(data) if data[:4] == b"\x7fELF" else None
+            release = banner[1].decode() if banner else None
+    except (OSError, ValueError) as problem:
+        raise LabError(f"{vmlinux} cannot be read ({problem}): give an ELF vmlinux") from problem
+    if release is None:
+        raise LabError(f"{vmlinux} is not an ELF kernel image: give an uncompressed vmlinux")
+    return KernelFiles(vmlinux.name, release, vmlinux, modules)
