@@ -73,6 +73,7 @@ class Btf:
         self._first_string: int = base.end_string if base else 0
         self._at: list[int] = []
         self._by_name: dict[int, list[int]] = {}
+        self._decoded: dict[int, Struct] = {}
         self._scan()
 
     @property
@@ -160,10 +161,14 @@ class Btf:
         raise BtfError(f"type {type_id} of {self.name} is a chain of typedefs without an end")
 
     def _struct(self, type_id: int, name: str) -> Struct:
-        """Decode a struct or union."""
-        members: dict[str, Member] = {}
-        self._add_members(members, type_id, 0, 0)
-        return Struct(name, self._header(type_id)[3], members)
+        """Decode a struct or union, once."""
+        known = self._decoded.get(type_id)
+        if known is None:
+            members: dict[str, Member] = {}
+            self._add_members(members, type_id, 0, 0)
+            known = Struct(name, self._header(type_id)[3], members)
+            self._decoded[type_id] = known
+        return known
 
     def _add_members(
         self, members: dict[str, Member], type_id: int, base_bits: int, depth: int

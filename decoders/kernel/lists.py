@@ -1,6 +1,6 @@
-"""Walks of the kernel's linked lists: bounded, and safe against cycles."""
+"""Walks of the kernel's doubly linked lists: bounded, and safe against cycles."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
 from nestscope.decoders.kernel.memory import KernelMemory
@@ -20,39 +20,24 @@ def list_entries(memory: KernelMemory, head: int, offset: int, limit: int) -> It
     `offset` is that of the list_head inside the structure (`container_of`).
 
     Raises:
-        ListError: after the good entries, if the list does not come back to its head.
+        ListError: after the good entries, if the list does not come back to its
+            head, or has more than `limit` entries.
     """
-    return _walk(memory, head, head, limit, lambda node: node - offset)
-
-
-def hlist_entries(memory: KernelMemory, head: int, offset: int, limit: int) -> Iterator[int]:
-    """Yield the address of each structure on the `hlist_head` at `head`.
-
-    Raises:
-        ListError: after the good entries, if the list does not end with NULL.
-    """
-    return _walk(memory, head, 0, limit, lambda node: node - offset)
-
-
-def _walk(
-    memory: KernelMemory, head: int, end: int, limit: int, outer: Callable[[int], int]
-) -> Iterator[int]:
-    """Follow `next`, the first member of every list node, until `end`."""
     seen = {head}
     node = head
     while True:
         try:
-            following = memory.u64(node)
+            following = memory.u64(node)  # `next` is the first member
         except UnreadableMemoryError as error:
             raise ListError(
                 f"the list at {head:#x} leads to {node:#x}, which cannot be read: {error.why}", node
             ) from error
-        if following == end:
+        if following == head:
             return
         if following in seen:
             raise ListError(f"the list at {head:#x} is a cycle at {following:#x}", following)
         if len(seen) > limit:
             raise ListError(f"the list at {head:#x} has more than {limit} entries", following)
         seen.add(following)
-        yield outer(following)
+        yield following - offset
         node = following
