@@ -163,6 +163,8 @@ class Agent:
             self._watch()
             if time.monotonic() - quiet_since > timeout:
                 raise self._silent(f"no answer to '{shorten(self._waiting[0])}' in {timeout:.0f} s")
+        # A kernel can print an oops and still answer.
+        self._watch()
         return replies
 
     def close(self) -> None:

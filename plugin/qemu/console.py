@@ -67,6 +67,7 @@ class Console:
         self._text = ""
         self._warnings: list[str] = []
         self._line = ""
+        self._sign: Sign | None = None
 
     def poll(self) -> str:
         """Take in what is new and return it (at most 1 MiB a call)."""
@@ -82,12 +83,14 @@ class Console:
         # Only whole lines are searched, so that a headline is never cut or counted twice.
         whole, newline, self._line = (self._line + text).rpartition("\n")
         self._warnings += find_warnings(whole + newline)
+        if text:
+            self._sign = find_failure(self._text)
         return text
 
     def failure(self) -> Sign | None:
         """Return the sign of failure on the console so far, or None."""
         self.poll()
-        return find_failure(self._text)
+        return self._sign
 
     def warnings(self) -> list[str]:
         """Return the headlines of all WARNING splats so far."""

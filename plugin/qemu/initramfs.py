@@ -11,7 +11,7 @@ from pathlib import Path
 from nestscope.plugin.qemu.cache import cache_root
 from nestscope.plugin.qemu.cpio import Entry, write_cpio
 from nestscope.plugin.qemu.errors import LabError
-from nestscope.plugin.qemu.modules import load_order
+from nestscope.plugin.qemu.modules import lab_modules
 
 COMPILER = "powerpc64le-linux-gnu-gcc"
 _FLAGS = ("-O2", "-g0", "-Wall", "-Wextra", "-static")
@@ -89,7 +89,7 @@ def build_initramfs(modules_dir: Path, agent: Path | None = None) -> Path:
         LabError: if a module or the compiler is missing.
     """
     program = (agent or build_agent()).read_bytes()
-    modules = load_order(modules_dir, ["kvm", "kvm-hv"])
+    modules = lab_modules(modules_dir)
     key = _digest(program, *(name.encode() + b"\0" + elf for name, elf in modules))
     path = cache_root() / "initramfs" / f"initramfs-{key}"
     if path.exists():

@@ -51,8 +51,10 @@ def main(run_directory: str, command: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     folder = Path(run_directory)
-    lock = (folder / "lock").open("w")
+    # Renamed when held: a free lock of this name means that its keeper is gone.
+    lock = (folder / "lock.new").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
+    (folder / "lock.new").rename(folder / "lock")
     try:
         with (folder / "qemu.log").open("wb") as log:
             child = subprocess.Popen(

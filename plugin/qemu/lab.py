@@ -20,13 +20,14 @@ from nestscope.plugin.qemu.errors import FailureKind, LabError, LabFailure
 from nestscope.plugin.qemu.initramfs import build_initramfs
 from nestscope.plugin.qemu.kernel_files import KernelFiles
 from nestscope.plugin.qemu.machine import RunFiles, command_line, memory_bytes
+from nestscope.plugin.qemu.probe import hardware_sets_rc
 from nestscope.plugin.qemu.process import Process, make_run_folder
 from nestscope.plugin.qemu.qmp import Qmp
 
 QEMU = "qemu-system-ppc64"
 _BOOT_SECONDS = 60.0
 _CONNECT_SECONDS = 10.0
-_TAIL_LINES = 30
+_TAIL_LINES = 60
 # A failing kernel prints for a while; the message is better with all of it.
 _SETTLE_SECONDS = 0.5
 
@@ -42,6 +43,7 @@ class Lab:
         self._agent: Agent | None = None
         self.qmp = Qmp(files.qmp)
         self.hello: Reply | None = None
+        self._sets_rc: bool | None = None
 
     @classmethod
     def boot(
@@ -143,6 +145,17 @@ class Lab:
         """The kernel's base page size in bytes."""
         assert self.hello is not None
         return self.hello["page_size"]
+
+    @property
+    def hardware_sets_rc(self) -> bool:
+        """Whether the machine sets R and C itself; asked once, before the first VM is made.
+
+        Raises:
+            LabError: if it is asked first when there is a VM.
+        """
+        if self._sets_rc is None:
+            self._sets_rc = hardware_sets_rc(self.agent)
+        return self._sets_rc
 
     def console_tail(self, lines: int = _TAIL_LINES) -> str:
         """Return the last lines that the kernel printed."""

@@ -14,6 +14,9 @@ from elftools.elf.elffile import ELFFile
 
 from nestscope.plugin.qemu.errors import LabError
 
+_REQUIRED = ("kvm", "kvm_hv")
+# The agent's channel. Some kernels have it built in: then there is no module to take.
+_CHANNEL = ("virtio_pci", "virtio_console")
 _SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz", ".ko.bz2")
 _MODULE_LIMIT = 64 << 20
 _UNPACK_SECONDS = 60
@@ -131,3 +134,10 @@ def load_order(folder: Path, wanted: Iterable[str]) -> list[tuple[str, bytes]]:
     for name in wanted:
         visit(name.replace("-", "_"))
     return list(order.items())
+
+
+def lab_modules(folder: Path) -> list[tuple[str, bytes]]:
+    """Return the modules that the lab loads from below `folder`, as `load_order` does."""
+    present = find_modules(folder)
+    channel = [name for name in _CHANNEL if name in present]
+    return load_order(folder, [*channel, *_REQUIRED])

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from nestscope.plugin.qemu.errors import LabError
-from nestscope.plugin.qemu.modules import find_modules, load_order, module_name
+from nestscope.plugin.qemu.modules import lab_modules, module_name
 
-# virtio is the agent's channel; built in where we looked, a module is taken if there is one.
-REQUIRED_MODULES = ("kvm", "kvm-hv")
-OPTIONAL_MODULES = ("virtio_pci", "virtio_console")
 _UNPACK_SECONDS = 300
 _ELF = b"\x7fELF"
 
@@ -99,9 +96,7 @@ def extract_kernel(packages: Sequence[Path], folder: Path) -> str:
     if len(releases) != 1:
         raise LabError(f"{names} hold modules of {len(releases)} kernels: give --modules")
     modules = folder / "modules" / releases[0]
-    present = find_modules(modules)
-    optional = [name for name in OPTIONAL_MODULES if name in present]
-    keep = {name for name, _ in load_order(modules, [*REQUIRED_MODULES, *optional])}
+    keep = {name for name, _ in lab_modules(modules)}
     for path in modules.rglob("*.ko*"):
         if module_name(path) not in keep:
             path.unlink()

@@ -94,10 +94,6 @@ class Qmp:
             format=dump_format,
         )
 
-    def quit(self) -> None:
-        """Tell QEMU to end."""
-        self.command("quit", timeout=2.0)
-
     def close(self) -> None:
         """Close the session; never fails and never waits longer than 2 s."""
         client, self._client = self._client, None

@@ -43,6 +43,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -113,8 +114,18 @@ static void execute(char *line)
 	reply_error("unknown-command", ENOSYS);
 }
 
+static long milliseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 static void serve(int fd)
 {
+	long flushed = 0;
+
 	static char buffer[MAX_LINE];
 	size_t used = 0;
 
@@ -133,6 +144,11 @@ static void serve(int fd)
 			*end = 0;
 			execute(start);
 			start = end + 1;
+			/* A long program must not look like a hung agent. */
+			if (milliseconds() - flushed > 200) {
+				reply_flush();
+				flushed = milliseconds();
+			}
 		}
 		used -= start - buffer;
 		memmove(buffer, start, used);
