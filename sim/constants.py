@@ -1,0 +1,73 @@
+"""Values that the model shares with the kernel and the ISA, in one place to import from.
+
+Words are specified in `decoders.words`. DSISR bits: `asm/reg.h`. Hypercalls:
+`asm/hvcall.h`. Slots: `linux/kvm_host.h`.
+"""
+
+from typing import Final
+
+from nestscope.decoders.words.pde import PDE_NLB, PDE_NLS
+from nestscope.decoders.words.ptcr import PTCR_PATB
+from nestscope.decoders.words.pte import (
+    PTE_EAA_EXECUTE,
+    PTE_EAA_READ,
+    PTE_EAA_WRITE,
+)
+
+U64: Final = (1 << 64) - 1
+EFFECTIVE_BITS: Final = (1 << 52) - 1
+"""The tree translates 52 bits; `pgd_index()` drops the ones above."""
+
+EAA_READ: Final = PTE_EAA_READ
+EAA_WRITE: Final = PTE_EAA_WRITE
+EAA_EXECUTE: Final = PTE_EAA_EXECUTE
+EAA_RWX: Final = EAA_READ | EAA_WRITE | EAA_EXECUTE
+BASE_MASK: Final = PDE_NLB
+"""NLB of a PDE and RPDB of a PATE (`RPDB_MASK`)."""
+SIZE_MASK: Final = PDE_NLS
+"""NLS of a PDE, RPDS of a PATE (`RPDS_MASK`), PATS of a PTCR."""
+PTCR_BASE: Final = PTCR_PATB
+
+PMD_SHIFT: Final = 21
+PUD_SHIFT: Final = 30
+PGDIR_SHIFT: Final = 39
+
+# HDSISR; SRR1 of an H instruction storage interrupt carries the same bits.
+DSISR_NOHPTE: Final = 0x4000_0000
+DSISR_NOEXEC_OR_G: Final = 0x1000_0000
+DSISR_PROTFAULT: Final = 0x0800_0000
+DSISR_BADACCESS: Final = 0x0400_0000
+DSISR_ISSTORE: Final = 0x0200_0000
+DSISR_UNSUPP_MMU: Final = 0x0008_0000
+DSISR_SET_RC: Final = 0x0004_0000
+DSISR_PRTABLE_FAULT: Final = 0x0002_0000
+DSISR_BAD_COPYPASTE: Final = 0x0000_0008
+DSISR_BAD_FAULT_64S: Final = 0xA41A_400E
+"""`DSISR_BAD_FAULT_64S`: faults that setting R and C does not cure."""
+
+TRAP_HDSI: Final = 0xE00
+TRAP_HISI: Final = 0xE20
+TRAP_SYSCALL: Final = 0xC00
+
+H_SUCCESS: Final = 0
+H_NOT_AVAILABLE: Final = 3
+H_FUNCTION: Final = -2 & U64
+H_PARAMETER: Final = -4 & U64
+H_SET_PARTITION_TABLE: Final = 0xF800
+H_ENTER_NESTED: Final = 0xF804
+H_TLB_INVALIDATE: Final = 0xF808
+
+EAGAIN: Final = 11
+ENOMEM: Final = 12
+EFAULT: Final = 14
+EINVAL: Final = 22
+ENOENT: Final = 2
+
+RESUME_GUEST: Final = 0
+RESUME_HOST: Final = 2
+
+KVM_MAX_NESTED_GUESTS_SHIFT: Final = 12
+KVM_USER_MEM_SLOTS: Final = 32767  # SHRT_MAX, no internal slots on POWER
+KVM_MEM_LOG_DIRTY_PAGES: Final = 1
+KVM_MEM_READONLY: Final = 2
+KVM_MEMSLOT_INVALID: Final = 1 << 16

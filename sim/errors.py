@@ -1,0 +1,15 @@
+"""Errors of the model."""
+
+from nestscope.decoders.errors import NestscopeError
+
+
+class UnmodelledError(NestscopeError):
+    """The event leads where the model has no specification, so it predicts nothing."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the model does not cover this: {what}")
+        self.what = what
+
+
+class GuestLayoutError(NestscopeError):
+    """The guest cannot do this operation with the memory that it has."""

@@ -1,0 +1,161 @@
+"""Operations: what the guest hypervisor decides to do, one line of a trace each.
+
+`sim.guest.Guest.lower` turns an operation into events. Addresses in bytes.
+"""
+
+from dataclasses import dataclass
+
+from nestscope.decoders.words.pte import PTE_C, PTE_R
+from nestscope.sim.constants import EAA_EXECUTE, EAA_READ, EAA_WRITE
+
+SHIFTS = {"4K": 12, "64K": 16, "2M": 21, "1G": 30}
+"""Page sizes of the radix tree: name and log2 of bytes."""
+
+PERMISSION_BITS = {
+    "r": EAA_READ,
+    "w": EAA_WRITE,
+    "x": EAA_EXECUTE,
+    "R": PTE_R,
+    "C": PTE_C,
+}
+"""Letters of a leaf's permissions, in the order in which they are written."""
+
+RWXRC = "rwxRC"
+
+
+def permission_bits(letters: str) -> int:
+    """Return the PTE bits of permission letters; `-` means none.
+
+    Raises:
+        ValueError: for a letter that is unknown or comes twice.
+    """
+    if letters == "-":
+        return 0
+    bits = 0
+    for letter in letters:
+        bit = PERMISSION_BITS.get(letter, 0)
+        if not bit or bits & bit:
+            raise ValueError(f"'{letters}' is not a set of the letters {RWXRC}")
+        bits |= bit
+    return bits
+
+
+def permission_letters(bits: int) -> str:
+    """Return the letters of PTE bits, `-` for none."""
+    return "".join(letter for letter, bit in PERMISSION_BITS.items() if bits & bit) or "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """Put a leaf of `1 << shift` bytes into the guest's tree for nested guest `l1_lpid`.
+
+    `bits` are the permission, R and C bits of the PTE. Nothing is invalidated.
+    """
+
+    l1_lpid: int
+    n_gpa: int
+    gpa: int
+    shift: int
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unmap:
+    """Clear the leaf that covers `n_gpa` in the guest's tree. Nothing is invalidated."""
+
+    l1_lpid: int
+    n_gpa: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Nested guest `l1_lpid` loads 8 bytes at `n_gpa`."""
+
+    l1_lpid: int
+    n_gpa: int
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Nested guest `l1_lpid` stores the 8 bytes `value` at `n_gpa`."""
+
+    l1_lpid: int
+    n_gpa: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Nested guest `l1_lpid` jumps to `n_gpa`, where a `blr` must be, and returns."""
+
+    l1_lpid: int
+    n_gpa: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteData:
+    """The VMM writes 8 bytes, little-endian, at `gpa` through its own mapping."""
+
+    gpa: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteCode:
+    """The VMM writes a `blr` at `gpa` through its own mapping, for `Fetch`."""
+
+    gpa: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetPartitionTable:
+    """H_SET_PARTITION_TABLE with this PTCR."""
+
+    ptcr: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tlbie:
+    """H_TLB_INVALIDATE: a partition-scoped tlbie.
+
+    Fields as the ISA has them: RIC, PRS, R, IS, the LPID in RS, AP, and EPN (the
+    nested real address shifted right by 12).
+    """
+
+    ric: int
+    prs: int
+    r: int
+    is_: int
+    lpid: int
+    ap: int
+    epn: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardMemory:
+    """The VMM gives the host pages of a guest range back."""
+
+    gpa: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The guest ends nested guest `l1_lpid`: its partition table entry, then its caches."""
+
+    l1_lpid: int
+
+
+Operation = (
+    Map
+    | Unmap
+    | Load
+    | Store
+    | Fetch
+    | WriteData
+    | WriteCode
+    | SetPartitionTable
+    | Tlbie
+    | DiscardMemory
+    | Drop
+)
