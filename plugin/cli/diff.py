@@ -1,0 +1,194 @@
+"""`nestscope diff`: the model against a live kernel."""
+
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nestscope.decoders.errors import NestscopeError
+from nestscope.plugin.cli.options import Modules, Vmlinux
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nestscope.plugin.differential.runner import Step
+    from nestscope.plugin.differential.session import LiveComparison
+    from nestscope.plugin.qemu.kernel_files import KernelFiles
+    from nestscope.sim.operations import Operation
+
+_SHOWN_STEPS = 60
+_SHOWN_CHAINS = 12
+_SHOWN_DIFFERENCES = 10
+
+
+def diff(
+    trace: Annotated[
+        Path | None, typer.Argument(help="A trace file to replay.", dir_okay=False)
+    ] = None,
+    random_steps: Annotated[
+        int | None, typer.Option("--random", metavar="STEPS", min=1, help="Random operations.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random operations.")] = 1,
+    via: Annotated[str, typer.Option(help="Read the kernel through `ram` or `mi`.")] = "ram",
+    inject: Annotated[
+        int | None,
+        typer.Option(
+            metavar="STEP",
+            min=1,
+            help="Flip bits of one rmap word in the live kernel after this step.",
+        ),
+    ] = None,
+    save: Annotated[Path, typer.Option(help="Folder for the trace of a difference.")] = Path(),
+    kernel: Annotated[str, typer.Option(help="A kernel of `lab kernels`.")] = "6.12-64k",
+    vmlinux: Vmlinux = None,
+    modules: Modules = None,
+    qemu: Annotated[str, typer.Option(help="The QEMU program.")] = "qemu-system-ppc64",
+) -> None:
+    """Run operations on the model and on a live kernel, and compare after every step.
+
+    Without TRACE and --random a built-in scenario shows every form of the rmap.
+
+    Examples:
+      nestscope diff
+      nestscope diff --random 500 --seed 7
+      nestscope diff nestscope-seed7-step42.trace
+    """
+    from rich.console import Console
+
+    from nestscope.plugin.differential.session import Via, open_comparison
+    from nestscope.plugin.present.units import size
+
+    if trace is not None and random_steps is not None:
+        raise NestscopeError("give a trace or --random, not both")
+    if via not in list(Via):
+        raise NestscopeError(f"--via is 'ram' or 'mi', not {via!r}")
+    plan = _plan(trace, random_steps, seed)
+    files = _kernel_files(kernel, vmlinux, modules)
+    console = Console()
+    started = time.monotonic()
+    with open_comparison(files, via=Via(via), qemu=qemu) as live:
+        pages = size(1 << live.machine.kernel.page_shift)
+        console.print(
+            f"{files.release}, {pages} pages, read through {via}; "
+            f"booted in {time.monotonic() - started:.1f} s"
+        )
+        clean = _run(live, plan, inject, save, console)
+    sys.exit(0 if clean else 1)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What to run: a name for files, the operations, how many, whether each is shown."""
+
+    name: str
+    operations: "Iterable[Operation]"
+    total: int
+    show: bool
+
+
+def _plan(trace: Path | None, random_steps: int | None, seed: int) -> _Plan:
+    from nestscope.plugin.differential.scenario import SCENARIO
+    from nestscope.plugin.differential.trace_file import read_trace
+    from nestscope.sim.generate import random_operations
+
+    if random_steps is not None:
+        operations = islice(random_operations(seed), random_steps)
+        return _Plan(f"seed{seed}", operations, random_steps, show=False)
+    if trace is None:
+        return _Plan("scenario", SCENARIO, len(SCENARIO), show=True)
+    listed = read_trace(trace)
+    return _Plan(trace.stem, listed, len(listed), show=len(listed) <= _SHOWN_STEPS)
+
+
+def _kernel_files(name: str, vmlinux: Path | None, modules: Path | None) -> "KernelFiles":
+    from nestscope.plugin.qemu.kernels import fetch_kernel, own_kernel
+
+    if vmlinux is None and modules is None:
+        return fetch_kernel(name)
+    if vmlinux is None or modules is None:
+        raise NestscopeError("your own kernel needs both --vmlinux FILE and --modules DIR")
+    return own_kernel(vmlinux, modules)
+
+
+def _run(
+    live: "LiveComparison", plan: _Plan, inject: int | None, save: Path, console: "Console"
+) -> bool:
+    """Run the plan, print what it shows, and return whether nothing differed."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from nestscope.plugin.differential.inject import flip_rmap_word
+    from nestscope.plugin.differential.trace_file import write_trace
+    from nestscope.plugin.present.steps import add_step, describe_tally, step_table
+
+    table = step_table()
+    done: list[Operation] = []
+    last: Step | None = None
+    # The bar is for people who watch; a file gets only the results.
+    bar = Console(stderr=True)
+    with Progress(console=bar, transient=True, disable=not bar.is_terminal) as progress:
+        task = progress.add_task("comparing", total=plan.total)
+        started = time.monotonic()
+        for number, operation in enumerate(plan.operations, start=1):
+            disturb = partial(flip_rmap_word, live) if number == inject else None
+            done.append(operation)
+            step = live.comparison.step(operation, disturb)
+            if plan.show:
+                add_step(table, step, last.observed if last else None)
+            last = step
+            progress.advance(task)
+            if step.differences:
+                break
+        seconds = time.monotonic() - started
+    if plan.show:
+        console.print(table)
+    if last is None:
+        raise NestscopeError("there is no operation to run")
+    if inject is not None and inject > last.number:
+        raise NestscopeError(f"step {inject} was not reached: the run has {last.number} steps")
+    if plan.show or last.differences:
+        _print_rmap(last, console)
+    console.print(describe_tally(live.comparison.tally, seconds))
+    if not last.differences:
+        console.print("no difference between the model and the kernel")
+        return True
+    _print_differences(last, console)
+    path = save / f"nestscope-{plan.name}-step{last.number}.trace"
+    write_trace(path, done, f"step {last.number}: {last.differences[0]}")
+    console.print(f"replay it with: nestscope diff {path}", soft_wrap=True)
+    return False
+
+
+def _print_rmap(step: "Step", console: "Console") -> None:
+    from nestscope.plugin.present.figure import draw_rmap
+
+    for vm in step.observed.vms:
+        for memslot in vm.memslots:
+            used = [chain.gfn for chain in memslot.rmap]
+            empty = next(gfn for gfn in range(memslot.base_gfn, 1 << 52) if gfn not in used)
+            shown = sorted([empty, *used[:_SHOWN_CHAINS]])
+            print(draw_rmap(memslot.rmap, shown, console.width))
+            if len(used) > _SHOWN_CHAINS:
+                print(f"... and {len(used) - _SHOWN_CHAINS} more chains")
+
+
+def _print_differences(step: "Step", console: "Console") -> None:
+    from nestscope.sim.trace import format_operation
+
+    count = len(step.differences)
+    console.print(
+        f"\n[bold red]step {step.number}[/] ({format_operation(step.operation)}): "
+        f"{count} difference{'s' * (count > 1)}"
+    )
+    for difference in step.differences[:_SHOWN_DIFFERENCES]:
+        console.print(f"  {difference.path}", style="bold", markup=False, highlight=False)
+        console.print(f"    model:  {difference.expected}", markup=False, soft_wrap=True)
+        console.print(f"    kernel: {difference.observed}", markup=False, soft_wrap=True)
+    if count > _SHOWN_DIFFERENCES:
+        console.print(f"  ... and {count - _SHOWN_DIFFERENCES} more")

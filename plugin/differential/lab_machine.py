@@ -1,0 +1,117 @@
+"""The lab as the machine of a comparison: events through its agent, States from its memory."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from nestscope.decoders.kernel.kernel import Kernel
+from nestscope.decoders.read_state import StateReader
+from nestscope.decoders.state import Source, State
+from nestscope.plugin.mi.session import GdbSession
+from nestscope.plugin.qemu.channel import Reply
+from nestscope.plugin.qemu.errors import LabError
+from nestscope.plugin.qemu.lab import Lab
+from nestscope.sim.events import (
+    Access,
+    AddSlot,
+    CreateVm,
+    Discard,
+    Event,
+    Hcall,
+    LoadCode,
+    Result,
+    Write,
+)
+from nestscope.sim.layout import GuestLayout
+
+_ACCESS_CODES = {"load": 0, "store": 1, "fetch": 2}
+_WRITE_LIMIT = 4096
+_NESTED_ENTRY = 0
+
+
+class LabMachine:
+    """A booted lab whose kernel executes events and whose memory is read after each step.
+
+    With a `session` the machine is stopped through GDB for every read. Without
+    one it is read while it runs: the agent is idle between events, and nothing
+    else in that kernel touches the VM.
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        kernel: Kernel,
+        layout: GuestLayout,
+        source: Source,
+        session: GdbSession | None = None,
+    ) -> None:
+        self.kernel = kernel
+        self._agent = lab.agent
+        self._layout = layout
+        self._session = session
+        self._reader = StateReader(kernel, source)
+
+    def execute(self, events: Sequence[Event]) -> list[Result]:
+        """Execute events in the kernel.
+
+        Raises:
+            LabError: if the agent refuses one.
+            LabFailure: if the machine fails.
+        """
+        programs = [self._commands(event) for event in events]
+        replies = iter(self._agent.must([line for program in programs for line in program]))
+        results = []
+        for event, program in zip(events, programs, strict=True):
+            answers = [next(replies) for _ in program]
+            results.append(self._result(event, answers))
+        return results
+
+    def state(self) -> State:
+        """Read the kernel's State now."""
+        with self.stopped():
+            return self._reader.read()
+
+    def stopped(self) -> AbstractContextManager[object]:
+        """Keep the machine stopped, if it is read through GDB."""
+        return nullcontext() if self._session is None else self._session.stopped()
+
+    def _commands(self, event: Event) -> list[str]:
+        layout = self._layout
+        match event:
+            case CreateVm():
+                return ["vm"]
+            case AddSlot(slot, gpa, size):
+                return [f"slot {slot} {gpa:#x} {size:#x} 0"]
+            case LoadCode():
+                return [
+                    "vcpu",
+                    f"stub {layout.code:#x} {layout.mailbox:#x}",
+                    f"payload {layout.payload:#x}",
+                ]
+            case Write(gpa, data):
+                return [
+                    f"write {gpa + at:#x} {data[at : at + _WRITE_LIMIT].hex()}"
+                    for at in range(0, len(data), _WRITE_LIMIT)
+                ]
+            case Hcall(number, arguments):
+                return [" ".join([f"hcall {number:#x}", *(hex(value) for value in arguments)])]
+            case Access(l1_lpid, kind, address, value):
+                return [
+                    f"enter {l1_lpid} {_NESTED_ENTRY:#x} {address:#x} {_ACCESS_CODES[kind]} "
+                    f"{value:#x} {layout.state:#x}"
+                ]
+            case Discard(gpa, length):
+                return [f"discard {gpa:#x} {length:#x}"]
+        raise LabError(f"the lab has no command for the event {event}")
+
+    def _result(self, event: Event, replies: Sequence[Reply]) -> Result:
+        match event:
+            case Hcall():
+                return Result(ret=replies[0]["ret"])
+            case Access(kind=kind):
+                reply = replies[0]
+                names = ("ret", "r3", "nip", "msr", "hdar", "hdsisr", "asdr")
+                return Result(
+                    value=reply["r5"] if kind == "load" else None,
+                    **{name: reply[name] for name in names},
+                )
+        return Result()

@@ -1,0 +1,73 @@
+"""A comparison with everything it needs: lab, kernel, bridge, guest, model."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nestscope.decoders.kernel.kernel import open_kernel
+from nestscope.decoders.sources.protocol import Memory
+from nestscope.decoders.sources.ram import RamFile
+from nestscope.decoders.state import Source
+from nestscope.plugin.differential.lab_machine import LabMachine
+from nestscope.plugin.differential.runner import Comparison
+from nestscope.plugin.mi.memory import GdbMemory
+from nestscope.plugin.mi.session import GdbSession
+from nestscope.plugin.qemu.kernel_files import KernelFiles
+from nestscope.plugin.qemu.lab import QEMU, Lab
+from nestscope.sim.facts import HostFacts
+from nestscope.sim.guest import Guest
+from nestscope.sim.layout import LAYOUT
+from nestscope.sim.model import Model
+
+
+class Via(StrEnum):
+    """How the kernel's memory is read: QEMU's shared RAM file, or GDB/MI."""
+
+    RAM = "ram"
+    MI = "mi"
+
+
+@dataclass(frozen=True)
+class LiveComparison:
+    """A comparison and the parts of it that tools beside the runner need."""
+
+    comparison: Comparison
+    machine: LabMachine
+    lab: Lab
+    session: GdbSession | None
+
+
+@contextmanager
+def open_comparison(
+    kernel_files: KernelFiles, *, via: Via = Via.RAM, qemu: str = QEMU
+) -> Iterator[LiveComparison]:
+    """Boot a lab with a guest in it, and a model of that guest beside it.
+
+    Raises:
+        NestscopeError: if something is missing or fails.
+    """
+    with ExitStack() as stack:
+        lab = stack.enter_context(Lab.boot(kernel_files, qemu=qemu))
+        session: GdbSession | None = None
+        memory: Memory
+        if via is Via.MI:
+            session = stack.enter_context(GdbSession.connect(lab.gdb_socket, kernel_files.vmlinux))
+            memory = GdbMemory(session, spool=lab.run_folder)
+            stack.callback(memory.close)
+            source = Source("gdb", str(lab.gdb_socket))
+        else:
+            memory = stack.enter_context(RamFile(lab.ram_path))
+            source = Source("ram", str(lab.ram_path))
+        kernel = open_kernel(memory, kernel_files.vmlinux, kernel_files.modules_dir)
+        if session is not None:
+            session.cont()
+        machine = LabMachine(lab, kernel, LAYOUT, source, session)
+        facts = HostFacts(
+            page_shift=kernel.page_shift,
+            rc_by_hardware=lab.hardware_sets_rc,
+            release=kernel.release,
+        )
+        comparison = Comparison(Guest(LAYOUT), Model(facts, LAYOUT), machine)
+        comparison.start()
+        yield LiveComparison(comparison, machine, lab, session)
