@@ -7,6 +7,7 @@ somebody asks for it. Everything is in the kernel's byte order.
 
 from array import array
 from functools import partial
+from itertools import count
 
 import numpy as np
 
@@ -165,24 +166,33 @@ class Btf:
         known = self._decoded.get(type_id)
         if known is None:
             members: dict[str, Member] = {}
-            self._add_members(members, type_id, 0, 0)
+            self._add_members(members, type_id, 0, 0, count())
             known = Struct(name, self._header(type_id)[3], members)
             self._decoded[type_id] = known
         return known
 
     def _add_members(
-        self, members: dict[str, Member], type_id: int, base_bits: int, depth: int
+        self,
+        members: dict[str, Member],
+        type_id: int,
+        base_bits: int,
+        depth: int,
+        visited: "count[int]",
     ) -> None:
-        """Add the members of `type_id`, which starts `base_bits` into the outer struct."""
+        """Add the members of `type_id`, which starts `base_bits` into the outer struct.
+
+        `visited` counts all of them, also those that have no name or one that is taken:
+        structs that hold each other twice would double the work at each level.
+        """
         if depth > MAX_DEPTH:
             raise BtfError(f"type {type_id} of {self.name} nests too deeply")
         words, at = self._place(type_id)
-        _, _, count, _, kind_flag = self._header(type_id)
-        for start in range(at + 3, at + 3 + 3 * count, 3):
+        _, _, vlen, _, kind_flag = self._header(type_id)
+        for start in range(at + 3, at + 3 + 3 * vlen, 3):
             name_offset, member_type, where = words[start : start + 3]
             bit_count = where >> 24 if kind_flag else 0
             bit_offset = base_bits + (where & 0xFFFFFF if kind_flag else where)
-            if len(members) >= MAX_MEMBERS:
+            if next(visited) >= MAX_MEMBERS:
                 raise BtfError(f"type {type_id} of {self.name} has too many members")
             if name_offset:
                 member = self._member(self._string(name_offset), member_type, bit_offset, bit_count)
@@ -190,7 +200,7 @@ class Btf:
             else:
                 inner = self._resolve(member_type)
                 if self._header(inner)[1] in (_STRUCT, _UNION):
-                    self._add_members(members, inner, bit_offset, depth + 1)
+                    self._add_members(members, inner, bit_offset, depth + 1, visited)
 
     def _member(self, name: str, type_id: int, bit_offset: int, bit_count: int) -> Member:
         dims, element = self._array(type_id)

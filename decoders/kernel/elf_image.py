@@ -20,7 +20,9 @@ from nestscope.decoders.errors import NestscopeError
 from nestscope.decoders.kernel.byteorder import ByteOrder
 
 MAX_MODULE_BYTES = 256 << 20
+MAX_IMAGE_BYTES = 2 << 30
 NT_GNU_BUILD_ID = 3
+_SHDR_SIZE = 64
 
 
 class KernelFileError(NestscopeError):
@@ -57,6 +59,9 @@ class ElfImage:
             elf = ELFFile(BytesIO(data))
             if elf.elfclass != 64 or elf["e_machine"] != "EM_PPC64":
                 raise KernelFileError(f"{name} is not an ELF64 file for PowerPC64")
+            # Otherwise a damaged header could ask for any number of sections.
+            if elf["e_shentsize"] != _SHDR_SIZE or elf.num_sections() > len(data) // _SHDR_SIZE:
+                raise KernelFileError(f"{name} has a damaged table of sections")
             self.byteorder: ByteOrder = "little" if elf.little_endian else "big"
             self.sections = [
                 Section(
@@ -96,7 +101,7 @@ class ElfImage:
         Raises:
             KernelFileError: if it cannot be read or is no ELF64 file for PowerPC64.
         """
-        return cls(_read_file(path), str(path))
+        return cls(_read_file(path, b"\x7fELF"), str(path))
 
     def section(self, name: str) -> Section | None:
         """Return the first section called `name`, or None."""
@@ -210,10 +215,16 @@ def find_module_file(modules_dir: Path, name: str) -> Path | None:
     )
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(path: Path, magic: bytes = b"") -> bytes:
     try:
         if not path.is_file():
             raise KernelFileError(f"{path} is not there, or is not a regular file")
-        return path.read_bytes()
+        if path.stat().st_size > MAX_IMAGE_BYTES:
+            raise KernelFileError(f"{path} is larger than any kernel ({MAX_IMAGE_BYTES} bytes)")
+        with path.open("rb") as file:
+            if file.read(len(magic)) != magic:
+                raise KernelFileError(f"{path} is not an ELF file; give an uncompressed vmlinux")
+            file.seek(0)
+            return file.read()
     except OSError as error:
         raise KernelFileError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,164 @@
+"""`read_state`: the nested MMU of a kernel in memory, as a `State`."""
+
+from nestscope.decoders.errors import UnreadableMemoryError
+from nestscope.decoders.kernel.kernel import Kernel
+from nestscope.decoders.kernel.memory import ROOT_BITS, KernelMemory
+from nestscope.decoders.kernel.memslots import MemslotReader, RawMemslot
+from nestscope.decoders.kernel.symbols import UnknownSymbolError
+from nestscope.decoders.kernel.vms import RawNested, RawVm, VmReader
+from nestscope.decoders.rmap_array import read_rmap
+from nestscope.decoders.sources.protocol import Memory
+from nestscope.decoders.state import (
+    Chains,
+    Leaves,
+    Memslot,
+    NestedGuest,
+    Problem,
+    Source,
+    State,
+    Vm,
+)
+from nestscope.decoders.trees import tree_leaves
+
+
+def read_state(physical: Memory, kernel: Kernel, source: Source) -> State:
+    """Read everything once. To read again and again, keep a `StateReader`.
+
+    Raises:
+        UnknownTypeError: if the kernel's types do not describe KVM's structures.
+    """
+    return StateReader(kernel, source, physical).read()
+
+
+class StateReader:
+    """Reads the State of one kernel, many times a second.
+
+    Layouts and symbols are looked up once; memory is read afresh each time.
+    The kernel should be stopped meanwhile: what changes between two reads shows
+    as a mixed state or as a problem.
+    """
+
+    def __init__(self, kernel: Kernel, source: Source, physical: Memory | None = None) -> None:
+        """Prepare; `physical` replaces the memory that the kernel was opened with.
+
+        Raises:
+            UnknownTypeError: if the kernel's types do not describe KVM's structures.
+        """
+        self._kernel = kernel
+        self._source = source
+        self._physical = kernel.memory.physical if physical is None else physical
+        self._memory = KernelMemory(self._physical, kernel.memory.pgd, kernel.byteorder)
+        self._vms = VmReader(kernel.types, self._memory)
+        self._memslots = MemslotReader(kernel.types, self._memory)
+        self._problems: list[Problem] = []
+
+    def read(self) -> State:
+        """Read all VMs. What is unreadable or malformed is in the State's problems."""
+        self._memory.forget()
+        self._problems = []
+        addresses: list[int] = []
+        try:
+            head = self._vm_list()
+        except UnknownSymbolError as error:
+            self._problems.append(Problem("vms", str(error)))
+        else:
+            addresses, problems = self._vms.addresses(head, "vms")
+            self._problems += problems
+        vms = tuple(self._vm(kvm, f"vms[{n}]") for n, kvm in enumerate(addresses))
+        everything = (*self._kernel.problems, *self._problems)
+        return State(self._source, self._kernel.info, vms, everything)
+
+    def _vm_list(self) -> int:
+        """Return the address of `vm_list`; kvm may have been loaded since the last time."""
+        try:
+            return self._kernel.symbol("vm_list").address
+        except UnknownSymbolError:
+            self._kernel.load_module_symbols()
+            return self._kernel.symbol("vm_list").address
+
+    def _vm(self, kvm: int, path: str) -> Vm:
+        try:
+            raw = self._vms.vm(kvm)
+        except UnreadableMemoryError as error:
+            self._problems.append(Problem(path, f"struct kvm: {error}", kvm))
+            return Vm(kvm, None, None, None, None)
+        if raw.radix is None:
+            self._problems.append(
+                Problem(f"{path}.radix", "this kernel has no kvm_arch.radix", kvm)
+            )
+        radix = None if raw.radix is None else raw.radix != 0
+        return Vm(
+            kvm=kvm,
+            lpid=raw.lpid,
+            radix=radix,
+            mmu_lock_held=self._vms.lock_held(raw),
+            l1_ptcr=raw.l1_ptcr,
+            memslots=self._vm_memslots(raw, bool(radix), f"{path}.memslots"),
+            host_leaves=self._tree(raw.pgtable, f"{path}.host_leaves") if radix else Leaves(),
+            nested=self._vm_nested(kvm, raw, f"{path}.nested") if radix else (),
+        )
+
+    def _vm_memslots(self, raw: RawVm, radix: bool, path: str) -> tuple[Memslot, ...]:
+        if raw.memslots is None:
+            self._problems.append(Problem(path, "this kernel keeps its memslots in unknown form"))
+            return ()
+        slots, problems = self._memslots.read(raw.memslots, path)
+        self._problems += problems
+        return tuple(self._memslot(slot, radix, f"{path}[{n}]") for n, slot in enumerate(slots))
+
+    def _memslot(self, slot: RawMemslot, radix: bool, path: str) -> Memslot:
+        # A hash-page-table VM keeps reverse maps of another format in the same array.
+        chains = self._rmap(slot, f"{path}.rmap") if radix else Chains()
+        return Memslot(
+            slot.id, slot.base_gfn, slot.npages, slot.userspace_addr, slot.flags, slot.rmap, chains
+        )
+
+    def _rmap(self, slot: RawMemslot, path: str) -> Chains:
+        if not slot.rmap:
+            self._problems.append(Problem(path, "the memslot has no rmap array", slot.address))
+            return Chains()
+        chains, problems = read_rmap(
+            self._memory,
+            slot.rmap,
+            slot.npages,
+            slot.base_gfn,
+            self._kernel.byteorder,
+            path=path,
+        )
+        self._problems += problems
+        return chains
+
+    def _vm_nested(self, kvm: int, raw: RawVm, path: str) -> tuple[NestedGuest, ...]:
+        guests, problems = self._vms.nested(kvm, raw, path)
+        self._problems += problems
+        return tuple(
+            self._nested(lpid, guest, f"{path}[{n}].leaves")
+            for n, (lpid, guest) in enumerate(guests)
+        )
+
+    def _nested(self, lpid: int, raw: RawNested | None, path: str) -> NestedGuest:
+        if raw is None:
+            return NestedGuest(lpid, None, None, None, None, None)
+        return NestedGuest(
+            l1_lpid=lpid,
+            shadow_lpid=raw.shadow_lpid,
+            refcnt=raw.refcnt,
+            l1_gr_to_hr=raw.l1_gr_to_hr,
+            process_table=raw.process_table,
+            shadow_pgtable=raw.shadow_pgtable,
+            leaves=self._tree(raw.shadow_pgtable, path),
+        )
+
+    def _tree(self, pgd: int | None, path: str) -> Leaves:
+        """Return the leaves of the tree whose root is at kernel address `pgd`."""
+        if not pgd:
+            self._problems.append(Problem(path, "there is no root table (NULL)"))
+            return Leaves()
+        try:
+            root = self._memory.translate(pgd)
+        except UnreadableMemoryError as error:
+            self._problems.append(Problem(path, f"the root table: {error}", pgd))
+            return Leaves()
+        leaves, problems = tree_leaves(self._physical, root, ROOT_BITS, path=path)
+        self._problems += problems
+        return leaves
