@@ -261,7 +261,8 @@ class GdbSession:
     def _lose(self, error: GdbCommandError) -> NoReturn:
         self._connected = self._running = False
         raise TargetGoneError(
-            f"the target at {self._endpoint} went away during `{error.command[:100]}`: {error.reason}"
+            f"the target at {self._endpoint} went away during "
+            f"`{error.command[:100]}`: {error.reason}"
         ) from error
 
     def _wait_not_running(self, timeout: float) -> None:

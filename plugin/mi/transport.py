@@ -110,6 +110,9 @@ class MiTransport:
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
         self._poll.register(self._stderr, select.POLLIN)
+        # End of file alone would not tell: a child of GDB may hold the pipes open.
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._poll.register(self._pidfd, select.POLLIN)
         self._outgoing = bytearray()
         self._incoming = bytearray()
         self._scanned = 0
@@ -119,7 +122,7 @@ class MiTransport:
         self._unprompted: int | None = None
         self._next_token = 1
         self._ready = False
-        self._gone = False
+        self._gone = self._closed = False
         self._broken: MiSyntaxError | None = None
         try:
             self.wait(lambda: self._ready, start_timeout, "GDB's first prompt")
@@ -223,7 +226,9 @@ class MiTransport:
             assert stream is not None
             with suppress(OSError):
                 stream.close()
-        self._gone = True
+        if not self._closed:
+            os.close(self._pidfd)
+        self._gone = self._closed = True
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -246,8 +251,10 @@ class MiTransport:
                 self._send()
             elif descriptor == self._stdout:
                 self._receive()
-            else:
+            elif descriptor == self._stderr:
                 self._receive_stderr()
+        if not self._gone and [d for d, _ in events] == [self._pidfd]:
+            self._gone = True  # and both pipes are drained
 
     def _send(self) -> None:
         try:
