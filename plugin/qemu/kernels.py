@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from nestscope.plugin.qemu.apt import OWN_KERNEL_HINT, PrivateApt, Say, say_on_terminal
 from nestscope.plugin.qemu.cache import cache_root
@@ -95,7 +96,15 @@ def _locked(path: Path, say: Say) -> Iterator[None]:
         yield
 
 
-def kernel_packages(apt: PrivateApt, metapackage: str) -> list[str] | None:
+class PackageLists(Protocol):
+    """What resolving needs of an apt root."""
+
+    def depends(self, package: str) -> list[str] | None:
+        """Return the direct dependencies of `package`, or None if it is not known."""
+        ...
+
+
+def kernel_packages(apt: PackageLists, metapackage: str) -> list[str] | None:
     """Return the packages that hold the kernel that `metapackage` leads to, or None.
 
     Followed are `Depends` on linux-image, linux-binary and linux-modules packages.
