@@ -14,11 +14,11 @@ from pygdbmi import gdbmiparser
 
 from nestscope.plugin.mi.errors import MiSyntaxError
 
-PROMPT = b"(gdb)"
+_PROMPT = b"(gdb)"
 MAX_DEPTH = 64
 """Deepest nesting of tuples and lists that is handed to pygdbmi, which recurses."""
 
-Kind = Literal["result", "notify", "console", "target", "log", "output"]
+Kind = Literal["result", "notify", "console", "target", "log", "output", "prompt"]
 
 
 class MemoryBlock(NamedTuple):
@@ -34,7 +34,7 @@ class MiRecord:
 
     Attributes:
         kind: "result" (`^`), "notify" (`*` and `=`), "console" (`~`), "target"
-            (`@`), "log" (`&`) or "output" (none of these).
+            (`@`), "log" (`&`), "prompt" (`(gdb)`) or "output" (none of these).
         message: class of a result or notification ("done", "stopped", ...); else "".
         token: number that the command carried, None when it had none.
         payload: named results of a result or notification.
@@ -64,6 +64,8 @@ def parse_record(line: bytes) -> MiRecord:
     Raises:
         MiSyntaxError: if it begins like a record but is malformed.
     """
+    if line.rstrip() == _PROMPT:
+        return MiRecord("prompt")
     return _parse_memory(line) or _parse_any(line)
 
 
@@ -104,7 +106,7 @@ def _parse_any(line: bytes) -> MiRecord:
         parsed = gdbmiparser.parse_response(text)
     except Exception as error:
         raise MiSyntaxError(f"GDB wrote a malformed record: {text[:120]!r}") from error
-    kind = parsed["type"]
+    kind = "prompt" if parsed["type"] == "done" else parsed["type"]
     if kind in ("result", "notify"):
         return MiRecord(kind, parsed["message"], parsed["token"], parsed["payload"] or {})
     return MiRecord(kind, text=parsed["payload"] or "")

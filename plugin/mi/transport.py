@@ -27,7 +27,7 @@ from nestscope.plugin.mi.errors import (
     GdbTimeoutError,
     MiSyntaxError,
 )
-from nestscope.plugin.mi.records import PROMPT, MiRecord, parse_record
+from nestscope.plugin.mi.records import MiRecord, parse_record
 
 MAX_LINE = 64 << 20
 """Longest accepted output line in bytes; a larger one is not an answer of ours."""
@@ -305,10 +305,6 @@ class MiTransport:
         self._stderr_tail = (self._stderr_tail + chunk)[-STDERR_TAIL:]
 
     def _take(self, line: bytes) -> None:
-        if line.rstrip() == PROMPT:
-            self._ready = True
-            self._finish()
-            return
         if not line:
             return
         try:
@@ -316,7 +312,10 @@ class MiTransport:
         except MiSyntaxError as error:
             self._broken = error
             return
-        if record.kind == "result":
+        if record.kind == "prompt":
+            self._ready = True
+            self._finish()
+        elif record.kind == "result":
             self._take_result(record)
         elif record.kind == "notify":
             self.async_records.append(record)

@@ -46,9 +46,14 @@ class PausedMachine:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )  # fmt: skip
+        # QEMU answers a command only after the machine's reset, which lays out the firmware
+        # where our program goes.
+        assert self._qemu.stdin is not None
         assert self._qemu.stdout is not None
-        # QMP greets once the machine is reset; before, firmware would overwrite our program.
-        if b"QMP" not in self._qemu.stdout.readline():
+        self._qemu.stdin.write(b'{"execute": "qmp_capabilities"}\n')
+        self._qemu.stdin.flush()
+        answers = [self._qemu.stdout.readline() for _ in ("greeting", "return")]
+        if b"return" not in answers[1]:
             errors = self._qemu.communicate()[1]
             self._directory.cleanup()
             raise RuntimeError(f"QEMU did not start: {errors!r}")

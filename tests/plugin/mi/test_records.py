@@ -1,10 +1,12 @@
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pygdbmi import gdbmiparser
 
 from nestscope.plugin.mi.errors import MiSyntaxError
-from nestscope.plugin.mi.records import MemoryBlock, MiRecord, memory_blocks, parse_record
+from nestscope.plugin.mi.records import Kind, MemoryBlock, MiRecord, memory_blocks, parse_record
 
 
 def memory_line(token: int, blocks: list[tuple[int, bytes]]) -> bytes:
@@ -92,4 +94,4 @@ class TestMalformedRecords:
             record = parse_record(start + junk.replace(b"\n", b""))
         except MiSyntaxError:
             return
-        assert record.kind in ("result", "notify", "console", "target", "log", "output")
+        assert record.kind in get_args(Kind)
