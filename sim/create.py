@@ -1,23 +1,18 @@
 """Putting a leaf into a tree: `kvmppc_create_pte`."""
 
-from nestscope.decoders.words.pte import PTE_C, PTE_R
+from nestscope.decoders.words.pte import PTE_RPN
 from nestscope.sim import rmap
 from nestscope.sim.constants import (
-    EAA_WRITE,
     EAGAIN,
     ENOMEM,
     PGDIR_SHIFT,
     PMD_SHIFT,
     PUD_SHIFT,
-    U64,
 )
 from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.kvm import Kvm
 from nestscope.sim.rmap import Rmap
 from nestscope.sim.tree import RadixTree
-
-MUST_MATCH = ~(EAA_WRITE | PTE_C | PTE_R) & U64
-"""`PTE_BITS_MUST_MATCH`: bits that two faults on one page may not disagree on."""
 
 
 def create_pte(
@@ -57,10 +52,11 @@ def create_pte(
 def merged_pte(old: int, new: int, address: int) -> int:
     """Return the word of a leaf that gains the bits of `new` (transition 9).
 
-    The kernel ORs the two words whatever they hold. With different host pages
-    that makes a third page number, which abstract frames cannot express.
+    The kernel ORs the two words whatever they hold, and warns once if they
+    differ in more than W, R and C. With different host pages that makes a third
+    page number, which abstract frames cannot express.
     """
-    if (old ^ new) & MUST_MATCH:
+    if (old ^ new) & PTE_RPN:
         raise UnmodelledError(
             f"the leaf at {address:#x} is {old:#018x} and the kernel ORs {new:#018x} into it "
             "(WARN_ON_ONCE in kvmppc_create_pte): the guest changed a translation in use "

@@ -78,7 +78,7 @@ class _Maker:
         self.code = [code + i * PAGE for i in range(CODE_PAGES)]
         self.coded: set[int] = set()
         far = self.random.sample(range(20, 4096), 4)
-        self.lpids = [*range(NESTED_GUESTS - 4), *far]
+        self.lpids: list[int] = [*range(NESTED_GUESTS - 4), *far]
         self.actions = [
             (self.map_data, 20),
             (self.access_data, 40),
@@ -107,7 +107,8 @@ class _Maker:
 
     def lpid(self) -> int:
         """Few nested guests get most of the work, so that chains collide."""
-        return self.random.choice(self.lpids[:4] if self.random.random() < 0.5 else self.lpids)
+        lpids = self.lpids[:4] if self.random.random() < 0.5 else self.lpids
+        return self.random.choice(lpids)
 
     def permissions(self) -> int:
         """Any permissions that end, any R and C bits; mostly everything."""
