@@ -14,6 +14,9 @@ MAX_CHAIN = 1 << 20
 """Entries of one chain that are read at most. The kernel scans a chain at each insertion,
 so real ones are far shorter."""
 
+MAX_TOLD = 1000
+"""Troubles of one chain, or of one rmap, that are told apart."""
+
 LINEAR_MAP = 0xC000_0000_0000_0000
 LINEAR_MAP_MASK = 0xFFF8_0000_0000_0000
 """Bits that tell the linear map of a radix kernel from its other regions: it has 2**51 bytes.

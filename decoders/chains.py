@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from nestscope.decoders.chain_troubles import (
     MAX_CHAIN,
+    MAX_TOLD,
     Trouble,
     entry_trouble,
     pointer_trouble,
@@ -61,7 +62,8 @@ def read_chain(
 
     `memory` takes kernel virtual addresses. `address` is where `word` lies, for
     the problems; `path` is theirs. At most `limit` nodes are read. Nothing is
-    raised: what is wrong is in `problems`, and everything readable is returned.
+    raised: what is wrong is in `problems` (MAX_TOLD entries at most are told of),
+    and everything readable is returned.
     """
     if word == 0:
         return ChainReading(FORM_EMPTY)
@@ -91,7 +93,7 @@ def read_chain(
         entry = int.from_bytes(node[8:], byteorder)
         entries.append(Entry(l1_lpid(entry), n_gpa(entry)))
         wrong = entry_trouble(entry)
-        if wrong is not None:
+        if wrong is not None and len(problems) < MAX_TOLD:
             problems.append(problem(path, wrong, entry, word + 8))
         address, word = word, int.from_bytes(node[:8], byteorder)
     return ChainReading(form, tuple(entries), tuple(nodes), tuple(problems))

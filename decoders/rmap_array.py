@@ -7,7 +7,7 @@ Single entries are decoded as one array, lists are followed front by front
 import numpy as np
 from numpy.typing import NDArray
 
-from nestscope.decoders.chain_troubles import MAX_CHAIN, Trouble, problem
+from nestscope.decoders.chain_troubles import MAX_CHAIN, MAX_TOLD, Trouble, problem
 from nestscope.decoders.chains import read_chain
 from nestscope.decoders.rmap_fronts import FEW, Gathered, follow
 from nestscope.decoders.rmap_words import read_words
@@ -70,7 +70,9 @@ def read_rmap(
             continue
         reading = read_chain(memory, word, byteorder, min(limit, left), path=where, address=place)
         left -= len(reading.nodes)
-        told.extend((which, trouble) for trouble in reading.problems)
+        room = max(0, MAX_TOLD - len(told))
+        told.extend((which, trouble) for trouble in reading.problems[:room])
+        found.untold += len(reading.problems[room:])
         packed = [entry.l1_lpid << RMAP_LPID_SHIFT | entry.n_gpa for entry in reading.entries]
         found.entries(np.full(len(packed), which), np.array(packed, np.uint64))
     told.sort(key=lambda pair: pair[0])

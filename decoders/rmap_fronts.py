@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nestscope.decoders.chain_troubles import (
     LINEAR_MAP,
     LINEAR_MAP_MASK,
+    MAX_TOLD,
     NODE_ALIGN,
     Trouble,
 )
@@ -26,9 +27,6 @@ Which = NDArray[np.int64]
 
 Told = tuple[int, Trouble, int, int]
 """Position of the chain, what is wrong, the word, the address where it lies."""
-
-MAX_TOLD = 1000
-"""Troubles that are told apart; the rest is counted."""
 
 FEW = 16
 """So many lists, or fewer, are quicker one by one."""

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestscope.decoders import rmap_array, rmap_fronts, rmap_words
-from nestscope.decoders.chain_troubles import LINEAR_MAP
+from nestscope.decoders.chain_troubles import LINEAR_MAP, MAX_TOLD
 from nestscope.decoders.chains import read_chain
 from nestscope.decoders.errors import UnreadableMemoryError
 from nestscope.decoders.rmap_array import read_rmap
@@ -184,5 +184,18 @@ def test_many_problems_are_counted_and_not_listed():
         rmap.word(page, 0x1000)
     chains, problems = read(rmap)
     assert len(chains) == 3000
-    assert len(problems) == rmap_fronts.MAX_TOLD + 1
-    assert problems[-1].message == f"{3000 - rmap_fronts.MAX_TOLD} further problems are not listed"
+    assert len(problems) == MAX_TOLD + 1
+    assert problems[-1].message == f"{3000 - MAX_TOLD} further problems are not listed"
+
+
+def test_problems_of_few_long_lists_are_counted_too():
+    rmap = Rmap(SparseMemory(), 2)
+    for page in range(2):
+        word = make_entry(1, 0, single=True)
+        for _ in range(900):
+            word = rmap.node(word, make_entry(2, 0) | 2)
+        rmap.word(page, word)
+    chains, problems = read(rmap)
+    assert len(chains.entries) == 2 * 901
+    assert len(problems) == MAX_TOLD + 1
+    assert problems[-1].message == f"{1800 - MAX_TOLD} further problems are not listed"
