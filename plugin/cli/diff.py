@@ -63,6 +63,7 @@ def diff(
 
     from nestscope.plugin.differential.session import Via, open_comparison
     from nestscope.plugin.present.units import size
+    from nestscope.plugin.qemu.lab import Lab
 
     if trace is not None and random_steps is not None:
         raise NestscopeError("give a trace or --random, not both")
@@ -72,7 +73,7 @@ def diff(
     files = _kernel_files(kernel, vmlinux, modules)
     console = Console()
     started = time.monotonic()
-    with open_comparison(files, via=Via(via), qemu=qemu) as live:
+    with Lab.boot(files, qemu=qemu) as lab, open_comparison(lab, Via(via)) as live:
         pages = size(1 << live.machine.kernel.page_shift)
         console.print(
             f"{files.release}, {pages} pages, read through {via}; "
@@ -96,9 +97,10 @@ def _plan(trace: Path | None, random_steps: int | None, seed: int) -> _Plan:
     from nestscope.plugin.differential.scenario import SCENARIO
     from nestscope.plugin.differential.trace_file import read_trace
     from nestscope.sim.generate import random_operations
+    from nestscope.sim.layout import LAYOUT
 
     if random_steps is not None:
-        operations = islice(random_operations(seed), random_steps)
+        operations = islice(random_operations(seed, LAYOUT), random_steps)
         return _Plan(f"seed{seed}", operations, random_steps, show=False)
     if trace is None:
         return _Plan("scenario", SCENARIO, len(SCENARIO), show=True)

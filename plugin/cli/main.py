@@ -40,3 +40,13 @@ def run() -> None:
     except KeyboardInterrupt:
         print("nestscope: interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        # A defect of nestscope itself: still one line, unless it is being looked for.
+        if os.environ.get("NESTSCOPE_TRACEBACK"):
+            raise
+        print(
+            f"nestscope: internal error: {type(error).__name__}: {error}; "
+            "please report it with what NESTSCOPE_TRACEBACK=1 prints",
+            file=sys.stderr,
+        )
+        sys.exit(2)

@@ -1,6 +1,7 @@
 """Fault injection: change one rmap word of the live kernel, to show that it is noticed."""
 
 from collections.abc import Sequence
+from contextlib import closing
 
 from nestscope.decoders.errors import NestscopeError
 from nestscope.decoders.kernel.byteorder import ByteOrder
@@ -27,16 +28,17 @@ def flip_rmap_word(live: LiveComparison) -> int:
     Raises:
         NestscopeError: if the VM has no memslot.
     """
-    vms = live.machine.state().vms
-    memslot, gfn, bits = _choose([memslot for vm in vms for memslot in vm.memslots])
+    memslots = [memslot for vm in live.machine.state().vms for memslot in vm.memslots]
+    memslot, gfn, bits = _choose(memslots)
+    word = (memslot.rmap_array or 0) + (gfn - memslot.base_gfn) * _WORD
     kernel = live.machine.kernel
-    address = kernel.memory.translate((memslot.rmap_array or 0) + (gfn - memslot.base_gfn) * _WORD)
-    if live.session is not None:
-        with live.session.stopped():
+    with live.machine.stopped():
+        kernel.memory.forget()  # the array is younger than what was translated before
+        address = kernel.memory.translate(word)
+        if live.session is not None:
             _flip(live.session, address, bits, kernel.byteorder)
-    else:
-        endpoint = live.lab.gdb_socket
-        with GdbSession.connect(endpoint, live.lab.kernel.vmlinux) as session:
+    if live.session is None:
+        with GdbSession.connect(live.lab.gdb_socket, live.lab.kernel.vmlinux) as session:
             _flip(session, address, bits, kernel.byteorder)
     return gfn
 
@@ -56,6 +58,6 @@ def _choose(memslots: Sequence[Memslot]) -> tuple[Memslot, int, int]:
 
 
 def _flip(session: GdbSession, address: int, bits: int, byteorder: ByteOrder) -> None:
-    with GdbMemory(session) as memory:
+    with closing(GdbMemory(session)) as memory:
         word = int.from_bytes(memory.read(address, _WORD), byteorder)
     session.write(address, (word ^ bits).to_bytes(_WORD, byteorder))

@@ -1,7 +1,7 @@
 """A comparison with everything it needs: lab, kernel, bridge, guest, model."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,8 +13,7 @@ from nestscope.plugin.differential.lab_machine import LabMachine
 from nestscope.plugin.differential.runner import Comparison
 from nestscope.plugin.mi.memory import GdbMemory
 from nestscope.plugin.mi.session import GdbSession
-from nestscope.plugin.qemu.kernel_files import KernelFiles
-from nestscope.plugin.qemu.lab import QEMU, Lab
+from nestscope.plugin.qemu.lab import Lab
 from nestscope.sim.facts import HostFacts
 from nestscope.sim.guest import Guest
 from nestscope.sim.layout import LAYOUT
@@ -39,27 +38,24 @@ class LiveComparison:
 
 
 @contextmanager
-def open_comparison(
-    kernel_files: KernelFiles, *, via: Via = Via.RAM, qemu: str = QEMU
-) -> Iterator[LiveComparison]:
-    """Boot a lab with a guest in it, and a model of that guest beside it.
+def open_comparison(lab: Lab, via: Via = Via.RAM) -> Iterator[LiveComparison]:
+    """Put a guest into a booted lab that has no VM, and a model of that guest beside it.
 
     Raises:
         NestscopeError: if something is missing or fails.
     """
+    files = lab.kernel
     with ExitStack() as stack:
-        lab = stack.enter_context(Lab.boot(kernel_files, qemu=qemu))
         session: GdbSession | None = None
         memory: Memory
         if via is Via.MI:
-            session = stack.enter_context(GdbSession.connect(lab.gdb_socket, kernel_files.vmlinux))
-            memory = GdbMemory(session, spool=lab.run_folder)
-            stack.callback(memory.close)
+            session = stack.enter_context(GdbSession.connect(lab.gdb_socket, files.vmlinux))
+            memory = stack.enter_context(closing(GdbMemory(session, spool=lab.run_folder)))
             source = Source("gdb", str(lab.gdb_socket))
         else:
             memory = stack.enter_context(RamFile(lab.ram_path))
             source = Source("ram", str(lab.ram_path))
-        kernel = open_kernel(memory, kernel_files.vmlinux, kernel_files.modules_dir)
+        kernel = open_kernel(memory, files.vmlinux, files.modules_dir)
         if session is not None:
             session.cont()
         machine = LabMachine(lab, kernel, LAYOUT, source, session)
