@@ -6,8 +6,10 @@ installed nor changed. Signatures are verified with the system's Debian archive
 keyring.
 """
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -21,9 +23,11 @@ _KEYRINGS = tuple(
     Path("/usr/share/keyrings") / f"debian-archive-keyring.{kind}" for kind in ("gpg", "pgp")
 )
 _OS_RELEASE = Path("/etc/os-release")
+_HELPER = "/usr/lib/apt/apt-helper"
 _QUERY_SECONDS = 60
 _UPDATE_SECONDS = 300
 _DOWNLOAD_SECONDS = 1800
+_END_SECONDS = 5
 
 Say = Callable[[str], None]
 
@@ -62,29 +66,50 @@ def machine_release(os_release: str) -> str:
     return found[1] if found else ""
 
 
+def parse_uris(text: str) -> list[tuple[str, str, str]]:
+    """Return `(uri, file name, hash)` of each line of `apt-get --print-uris` output."""
+    return re.findall(r"^'([^']+)' (\S+) \d+ (\w+:[0-9a-f]+)$", text, re.MULTILINE)
+
+
+def _end(child: "subprocess.Popen[str]") -> None:
+    """End a command of apt and its methods; interrupted like this they can go on later."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.communicate(timeout=_END_SECONDS)
+            return
+
+
 def _execute(
     command: Sequence[str], seconds: int, folder: Path | None = None
 ) -> tuple[int, str, str]:
     """Run a command of apt; return its status, standard output and standard error."""
     try:
-        done = subprocess.run(
+        child = subprocess.Popen(
             command,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            timeout=seconds,
-            check=False,
             cwd=folder,
-            stdin=subprocess.DEVNULL,
             env={**os.environ, "LC_ALL": "C"},
+            start_new_session=True,
         )
     except FileNotFoundError as problem:
         raise LabError(
             f"this machine has no {command[0]}: use a Debian, {OWN_KERNEL_HINT}"
         ) from problem
+    try:
+        out, err = child.communicate(timeout=seconds)
     except subprocess.TimeoutExpired as problem:
+        _end(child)
         raise LabError(f"{command[0]} did not end within {seconds} s: try again") from problem
-    return done.returncode, done.stdout, done.stderr
+    except BaseException:
+        _end(child)
+        raise
+    return child.returncode, out, err
 
 
 def system_sources(release: str) -> list[AptSource]:
@@ -131,7 +156,7 @@ class PrivateApt:
         self._say = say
         self._architecture = architecture
         self.archives = root / "archives"
-        for folder in (root / "lists" / "partial", self.archives / "partial", root / "etc"):
+        for folder in (root / "lists" / "partial", self.archives / "partial"):
             folder.mkdir(parents=True, exist_ok=True)
         (root / "status").touch()
         keyring = _keyring()
@@ -193,18 +218,22 @@ Dir::Log "{self._root}/log";
         Raises:
             LabError: if apt cannot download one (with apt's own words).
         """
-        self._say(f"downloading {', '.join(packages)}")
-        status, _, err = self._apt(
-            "apt-get", "-q", "download", *packages, seconds=_DOWNLOAD_SECONDS
-        )
-        if status:
+        names = ", ".join(packages)
+        self._say(f"downloading {names}")
+        query = ("-q", "--print-uris", "download", *packages)
+        status, out, err = self._apt("apt-get", *query, seconds=_QUERY_SECONDS)
+        wanted = parse_uris(out)
+        if status or len(wanted) != len(packages):
             why = (complaints(err) or ["no message"])[0]
-            raise LabError(f"apt could not download {', '.join(packages)} ({why}): try again later")
+            raise LabError(f"apt does not know where {names} are ({why}): try again later")
         files: list[Path] = []
-        for package in packages:
-            # apt escapes the ':' of an epoch only; the newest is the one just made.
-            made = sorted(self.archives.glob(f"{package}_*.deb"), key=lambda p: p.stat().st_mtime)
-            if not made:
-                raise LabError(f"apt downloaded no file for {package}: try again")
-            files.append(made[-1])
+        for uri, name, checksum in wanted:
+            # `apt-get download` would start anew; the helper goes on with what is there.
+            file = self.archives / Path(name).name
+            words = ("download-file", uri, str(file), checksum)
+            status, _, err = self._apt(_HELPER, *words, seconds=_DOWNLOAD_SECONDS)
+            if status:
+                why = (complaints(err) or ["no message"])[0]
+                raise LabError(f"apt could not download {name} ({why}): try again later")
+            files.append(file)
         return files

@@ -1,6 +1,7 @@
 """What apt prints, and which packages lead to a kernel."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from nestscope.plugin.qemu.apt import (
     machine_release,
     parse_depends,
     parse_shell,
+    parse_uris,
     system_sources,
 )
 from nestscope.plugin.qemu.errors import LabError
@@ -88,6 +90,27 @@ def test_apt_config_shell_output() -> None:
 def test_complaints_are_errors_and_warnings_once() -> None:
     text = "Hit:1 x\nW: one\nE: two  Mirror sync in progress?\nE: two  Mirror sync in progress?\n"
     assert complaints(text) == ["W: one", "E: two  Mirror sync in progress?"]
+
+
+def test_print_uris_gives_uri_file_and_hash() -> None:
+    text = (
+        "'http://a.example/pool/l/linux%2bx_1.deb' linux+x_1.deb 78839144 SHA256:dcd4\n"
+        "something else\n"
+    )
+    assert parse_uris(text) == [
+        ("http://a.example/pool/l/linux%2bx_1.deb", "linux+x_1.deb", "SHA256:dcd4")
+    ]
+
+
+def test_a_command_that_does_not_end_is_ended_with_its_children(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(apt_module, "_END_SECONDS", 0.2)
+    note = tmp_path / "pid"
+    script = f"sleep 60 & echo $! > {note}; wait"
+    with pytest.raises(LabError, match="did not end within 1 s"):
+        apt_module._execute(["/bin/sh", "-c", script], 1)
+    assert not Path(f"/proc/{note.read_text().strip()}/fd/1").exists()
 
 
 @pytest.mark.parametrize(
