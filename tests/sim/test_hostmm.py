@@ -37,7 +37,7 @@ def test_writing_the_zero_page_notifies_for_just_that_page() -> None:
 
 def test_the_notifier_is_called_before_the_page_changes() -> None:
     seen: list[int] = []
-    mm = HostMemory(16, lambda start, end: seen.append(mm.pages[start >> 16]))
+    mm = HostMemory(16, lambda start, _: seen.append(mm.pages[start >> 16]))
     mm.read(0, 1)
     mm.write(0, b"x")
     assert seen == [ZERO_FRAME]

@@ -1,0 +1,158 @@
+"""The guest's tables: what lies in guest memory is what an ISA walk finds."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nestscope.sim import operations as op
+from nestscope.sim.errors import GuestLayoutError
+from nestscope.sim.events import Access, AddSlot, CreateVm, Event, Hcall, LoadCode, Write
+from nestscope.sim.guest import Guest
+from nestscope.sim.layout import LAYOUT
+
+BITS = {12: (13, 9, 9, 9), 16: (13, 9, 9, 5), 21: (13, 9, 9), 30: (13, 9)}
+
+
+class Bytes:
+    """Guest memory by doublewords, and a walk written from the ISA's figures."""
+
+    def __init__(self) -> None:
+        self.memory: dict[int, bytes] = {}
+
+    def apply(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Write):
+                for at in range(0, len(event.data), 8):
+                    self.memory[event.gpa + at] = event.data[at : at + 8]
+
+    def word(self, at: int) -> int:
+        return int.from_bytes(self.memory.get(at, b""), "big")
+
+    def walk(self, lpid: int, n_gpa: int) -> tuple[int, int] | None:
+        """`(gpa, shift)` that the tables give, None without a translation."""
+        word = self.word(LAYOUT.partition_table + 16 * lpid)
+        shift = 52
+        while word >> 63:
+            table, bits = word & 0x0FFF_FFFF_FFFF_FF00, word & 31
+            shift -= bits
+            word = self.word(table + (n_gpa >> shift) % (1 << bits) * 8)
+            if word >> 62 == 3:
+                return (word & 0x01FF_FFFF_FFFF_F000) | n_gpa % (1 << shift), shift
+        return None
+
+
+def test_setup_makes_the_vm_its_slot_and_its_code() -> None:
+    kinds = [type(event) for event in Guest().setup()]
+    assert kinds == [CreateVm, AddSlot, LoadCode]
+
+
+maps = st.builds(
+    lambda lpid, shift, page, target: op.Map(lpid, page << shift, target << shift, shift, 0x187),
+    st.integers(0, 3),
+    st.sampled_from([12, 16, 21, 30]),
+    st.integers(0, 6),
+    st.integers(0, 2),
+)
+
+
+@given(st.lists(st.one_of(maps, st.builds(op.Drop, st.integers(0, 3))), max_size=30))
+def test_the_newest_mapping_of_an_address_is_what_a_walk_finds(
+    steps: list[op.Map | op.Drop],
+) -> None:
+    guest, memory = Guest(), Bytes()
+    for step in steps:
+        memory.apply(guest.lower(step))
+        if isinstance(step, op.Map):
+            assert memory.walk(step.l1_lpid, step.n_gpa) == (step.gpa, step.shift)
+        else:
+            assert memory.walk(step.l1_lpid, 0) is None
+        held = {at: memory.word(at) for at in guest.words}
+        assert held == guest.words
+
+
+@given(st.lists(maps, max_size=30))
+def test_words_that_the_guest_does_not_hold_are_zero(steps: list[op.Map]) -> None:
+    guest, memory = Guest(), Bytes()
+    for step in steps:
+        memory.apply(guest.lower(step))
+    for lpid in range(4):
+        memory.apply(guest.lower(op.Drop(lpid)))
+    assert guest.words == {}
+    assert not any(any(word) for word in memory.memory.values())
+
+
+def test_the_first_mapping_also_maps_the_payload() -> None:
+    guest, memory = Guest(), Bytes()
+    memory.apply(guest.lower(op.Map(5, 0x100_0000, 0x90_0000, 16, 0x187)))
+    assert memory.walk(5, 0) == (LAYOUT.payload, 16)
+    assert guest.leaf(5, 0) == 0xC000_0000_0000_0187 | LAYOUT.payload
+
+
+def test_unmap_clears_just_the_leaf() -> None:
+    guest, memory = Guest(), Bytes()
+    for page in (0, 1):
+        memory.apply(guest.lower(op.Map(5, 0x100_0000 + page * 0x10000, 0x90_0000, 16, 0x187)))
+    memory.apply(guest.lower(op.Unmap(5, 0x100_0100)))
+    assert memory.walk(5, 0x100_0000) is None
+    assert memory.walk(5, 0x101_0000) is not None
+    assert guest.lower(op.Unmap(5, 0x700_0000)) == []
+
+
+def test_drop_clears_the_entry_before_the_tlbie_and_the_tables_after_it() -> None:
+    guest = Guest()
+    guest.lower(op.Map(5, 0x100_0000, 0x90_0000, 16, 0x187))
+    events = guest.lower(op.Drop(5))
+    assert events[0] == Write(LAYOUT.partition_table + 80, bytes(8))
+    assert events[1] == Hcall(0xF808, (2 << 18 | 1 << 16, 5, 2 << 10))
+    assert all(isinstance(event, Write) and not any(event.data) for event in events[2:])
+    assert len(events) > 2
+
+
+@pytest.mark.parametrize(
+    ("operation", "event"),
+    [
+        (op.Load(3, 8), Access(3, "load", 8)),
+        (op.Store(3, 8, 5), Access(3, "store", 8, 5)),
+        (op.Fetch(3, 8), Access(3, "fetch", 8)),
+        (op.SetPartitionTable(0x40004), Hcall(0xF800, (0x40004,))),
+        (
+            op.Tlbie(0, 0, 1, 0, 3, 5, 0x1010),
+            Hcall(0xF808, (0x10000, 3, 0x1010000 | 5 << 5)),
+        ),
+        (op.WriteData(0x900000, 0x1122), Write(0x900000, bytes.fromhex("2211000000000000"))),
+        (op.WriteCode(0x900000), Write(0x900000, bytes.fromhex("2000804e"))),
+    ],
+)
+def test_simple_operations_are_one_event(operation: op.Operation, event: Event) -> None:
+    assert Guest().lower(operation) == [event]
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        op.Map(1, 0x1000, 0x900000, 16, 0x187),
+        op.Map(1, 0x10000, 0x901000, 16, 0x187),
+        op.Map(1, 1 << 52, 0x900000, 16, 0x187),
+        op.Map(1, 0, 0, 39, 0x187),
+        op.Map(4096, 0x10000, 0x900000, 16, 0x187),
+        op.DiscardMemory(LAYOUT.payload, 0x10000),
+        op.DiscardMemory(LAYOUT.size - 0x10000, 0x20000),
+        op.WriteData(LAYOUT.mailbox, 1),
+        op.WriteCode(LAYOUT.tables),
+    ],
+)
+def test_what_the_guest_cannot_do_is_refused(operation: op.Operation) -> None:
+    guest = Guest()
+    with pytest.raises(GuestLayoutError):
+        guest.lower(operation)
+
+
+def test_no_more_nested_guests_than_there_is_room_for_roots() -> None:
+    guest = Guest()
+    room = (LAYOUT.tables - LAYOUT.roots) // 0x10000
+    for lpid in range(room):
+        guest.lower(op.Map(lpid, 0, LAYOUT.payload, 16, 0x187))
+    with pytest.raises(GuestLayoutError, match="no room"):
+        guest.lower(op.Map(room, 0, LAYOUT.payload, 16, 0x187))
+    guest.lower(op.Drop(3))
+    guest.lower(op.Map(room, 0, LAYOUT.payload, 16, 0x187))
