@@ -42,8 +42,11 @@ class BtfBytes:
         self.count += 1
         return self.first_id + self.count - 1
 
-    def number(self, name: str, size: int, signed: bool = False, bits: int | None = None) -> int:
-        return self.add(INT, name, size, signed << 24 | (8 * size if bits is None else bits))
+    def number(
+        self, name: str, size: int, signed: bool = False, bits: int | None = None, offset: int = 0
+    ) -> int:
+        word = signed << 24 | offset << 16 | (8 * size if bits is None else bits)
+        return self.add(INT, name, size, word)
 
     def pointer(self, to: int = 0) -> int:
         return self.add(PTR, "", to)

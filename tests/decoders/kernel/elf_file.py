@@ -33,7 +33,7 @@ def symbol_table(symbols: list[Sym], order: str) -> tuple[bytes, bytes]:
 
 def build_id_note(build_id: bytes, order: str) -> bytes:
     """Return a Linux note, then the GNU build id, as vmlinux has them."""
-    linux = struct.pack(order + "III", 6, 4, 257) + b"Linux\0\0\0" + bytes(4)
+    linux = struct.pack(order + "III", 6, 5, 257) + b"Linux\0\0\0" + b"6.12\0\0\0\0"
     return linux + struct.pack(order + "III", 4, len(build_id), 3) + b"GNU\0" + build_id
 
 

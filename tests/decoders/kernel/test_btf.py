@@ -72,7 +72,7 @@ def test_bitfields_old_and_new() -> None:
     btf = BtfBytes()
     u32 = btf.number("u32", 4)
     btf.struct("new", 4, ("flag", u32, 3 << 24 | 13), ("whole", u32, 32), kind_flag=True)
-    btf.struct("old", 4, ("flag", btf.number("u32", 4, bits=3), 13))
+    btf.struct("old", 4, ("flag", btf.number("u32", 4, bits=3, offset=9), 4))
     types = Types([Btf(btf.bytes(), "test")])
     for name in ("new", "old"):
         member = types.member(name, "flag")

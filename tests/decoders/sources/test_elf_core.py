@@ -1,5 +1,6 @@
 """ELF cores: physical memory by p_paddr, whatever the header's byte order."""
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -42,15 +43,19 @@ def test_a_hole_is_unreadable_and_named(tmp_path: Path) -> None:
 
 
 def test_bytes_that_were_not_dumped_are_not_zero(tmp_path: Path) -> None:
-    with _open(tmp_path, elf_core([(0, FIRST)], memsz=4096)) as core:
+    with _open(tmp_path, elf_core([(0, FIRST), (0x10000, SECOND)], memsz=4096)) as core:
         assert core.read(63, 1) == b"\x3f"
         with pytest.raises(UnreadableMemoryError):
             core.read(64, 1)
 
 
 def test_more_than_65534_segments_are_counted_in_the_section_header(tmp_path: Path) -> None:
-    with _open(tmp_path, elf_core([(0, FIRST), (0x100, SECOND)], extended_count=True)) as core:
+    # The data that follows the real headers looks like one more.
+    decoy = struct.pack("<IIQQQQQQ", 1, 0, 0, 0, 0x5000, 16, 16, 0)
+    with _open(tmp_path, elf_core([(0, decoy), (0x100, SECOND)], extended_count=True)) as core:
         assert core.read(0x100, 2) == bytes([100, 101])
+        with pytest.raises(UnreadableMemoryError):
+            core.read(0x5000, 1)
 
 
 def test_of_a_truncated_file_what_is_there_can_be_read(tmp_path: Path) -> None:
