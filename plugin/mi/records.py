@@ -106,7 +106,7 @@ def _parse_any(line: bytes) -> MiRecord:
         parsed = gdbmiparser.parse_response(text)
     except Exception as error:
         raise MiSyntaxError(f"GDB wrote a malformed record: {text[:120]!r}") from error
-    kind = "prompt" if parsed["type"] == "done" else parsed["type"]
+    kind: Kind = "prompt" if parsed["type"] == "done" else parsed["type"]
     if kind in ("result", "notify"):
         return MiRecord(kind, parsed["message"], parsed["token"], parsed["payload"] or {})
     return MiRecord(kind, text=parsed["payload"] or "")
