@@ -57,7 +57,7 @@ def test_bulk_says_what_the_reader_of_one_chain_says(kind, order, few, data):
 @given(order=orders, few=st.integers(0, 20), data=st.data())
 def test_bulk_says_the_same_of_malformed_chains(kind, order, few, data):
     rmap = data.draw(malformed(kind(), order))
-    chains, problems = read(rmap, few)
+    chains, problems = read(rmap, few, limit=100)
     assert (list(chains), problems) == one_by_one(rmap)
 
 
@@ -89,6 +89,26 @@ def test_many_lists_cost_as_many_reads_as_the_longest_has_nodes():
     chains, _ = read(rmap)
     assert len(chains.entries) == 1200
     assert rmap.memory.calls == 2
+
+
+def test_cycles_are_noticed_long_before_the_limit():
+    class Counting(BulkSparseMemory):
+        calls = 0
+
+        def read_many(self, addresses, length):
+            self.calls += 1
+            return super().read_many(addresses, length)
+
+    rmap = Rmap(Counting(), 40)
+    for page in range(40):
+        back = NODES + 16 * len(rmap.nodes)
+        rmap.node(back + 16, make_entry(1, 0x1000))
+        rmap.node(back, make_entry(2, 0x1000))
+        rmap.word(page, back)
+    chains, problems = read(rmap, limit=500)
+    assert rmap.memory.calls <= 6
+    assert len(problems) == 40
+    assert {len(chain.entries) for chain in chains} == {2}
 
 
 def test_an_rmap_without_entries_is_empty():

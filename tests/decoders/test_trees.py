@@ -138,6 +138,15 @@ def test_a_full_tree_is_complete_and_in_order():
     assert problems == []
 
 
+def test_huge_leaves_take_their_place_among_small_ones():
+    there = Tree(SparseMemory())
+    there.map(2 << 30, 3 << 30, 1)
+    there.map(1 << 30, 0x20_0000, 2)
+    there.map(0, 0x1_0000)
+    leaves, _ = in_bulk(there.memory, there.root.table, 13)
+    assert [(leaf.address >> 30, leaf.shift) for leaf in leaves] == [(0, 16), (1, 21), (2, 30)]
+
+
 # What is wrong: said with its address, and the rest is still there.
 
 
