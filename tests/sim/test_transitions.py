@@ -6,6 +6,7 @@ with 64K pages unless the test says otherwise.
 
 import pytest
 
+from nestscope.sim.create import create_pte
 from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.facts import Observations
 
@@ -520,3 +521,32 @@ def test_the_guests_own_pages_have_host_leaves_after_a_hypercall() -> None:
         (0x2_0000, ALL),
     ]
     assert all(leaf.pte & PTE == PTE for leaf in world.vm.host_leaves)
+
+
+def test_15_a_2m_tlbie_stops_at_2m() -> None:
+    world = World()
+    for page in (0, 0x1F_0000, 0x20_0000):
+        world.run(f"map 1 {N + page:#x} {G:#x} 64K rRC", f"load 1 {N + page:#x}")
+    world.run("tlbie ric=0 prs=0 r=1 is=0 lpid=1 ap=1 epn=0x1005")
+    assert [world.shadow(1, N + page) is not None for page in (0, 0x1F_0000, 0x20_0000)] == [
+        False,
+        False,
+        True,
+    ]
+
+
+def test_13_a_leaf_computed_before_an_invalidation_is_not_entered() -> None:
+    world = World()
+    kvm = world.model.kvm
+    before = kvm.mmu_invalidate_seq
+    world.run(f"discard {G:#x} 0x10000")
+    assert create_pte(kvm, kvm.pgtable, PTE | G, G, before) == -11
+    assert world.host(G) is None
+    assert create_pte(kvm, kvm.pgtable, PTE | G, G, kvm.mmu_invalidate_seq) == 0
+    assert world.host(G) == PTE | G
+
+
+def test_18_a_discard_of_part_of_a_page_takes_the_page() -> None:
+    world = mapped(1)
+    world.run(f"discard {G:#x} 0x1000")
+    assert world.shadow(1, N) is None
