@@ -7,6 +7,7 @@ from nestscope.decoders.kernel.memslots import MemslotReader, RawMemslot
 from nestscope.decoders.kernel.symbols import UnknownSymbolError
 from nestscope.decoders.kernel.vms import RawNested, RawVm, VmReader
 from nestscope.decoders.rmap_array import read_rmap
+from nestscope.decoders.sources.metered import MeteredMemory
 from nestscope.decoders.sources.protocol import Memory
 from nestscope.decoders.state import (
     Chains,
@@ -19,6 +20,9 @@ from nestscope.decoders.state import (
     Vm,
 )
 from nestscope.decoders.trees import tree_leaves
+
+MAX_BYTES = 64 << 30
+"""What one State may cost to read. A guest of 1 TiB with 4K pages costs 4 GiB."""
 
 
 def read_state(physical: Memory, kernel: Kernel, source: Source) -> State:
@@ -38,15 +42,25 @@ class StateReader:
     as a mixed state or as a problem.
     """
 
-    def __init__(self, kernel: Kernel, source: Source, physical: Memory | None = None) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        source: Source,
+        physical: Memory | None = None,
+        *,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
         """Prepare; `physical` replaces the memory that the kernel was opened with.
+
+        Each State costs at most `max_bytes` (see `MeteredMemory`).
 
         Raises:
             UnknownTypeError: if the kernel's types do not describe KVM's structures.
         """
         self._kernel = kernel
         self._source = source
-        self._physical = kernel.memory.physical if physical is None else physical
+        memory = kernel.memory.physical if physical is None else physical
+        self._physical = MeteredMemory(memory, max_bytes)
         self._memory = KernelMemory(self._physical, kernel.memory.pgd, kernel.byteorder)
         self._vms = VmReader(kernel.types, self._memory)
         self._memslots = MemslotReader(kernel.types, self._memory)
@@ -55,6 +69,7 @@ class StateReader:
     def read(self) -> State:
         """Read all VMs. What is unreadable or malformed is in the State's problems."""
         self._memory.forget()
+        self._physical.refill()
         self._problems = []
         addresses: list[int] = []
         try:

@@ -166,3 +166,32 @@ def test_a_cyclic_vm_list_ends() -> None:
     state = _read(kvm)
     assert len(state.vms) == 1
     assert "cycle" in state.problems[0].message
+
+
+def test_what_one_state_costs_is_bounded() -> None:
+    kvm = KvmWorld()
+    kvm.rmap(17, SINGLE)
+    counts = []
+    for pages in (0, 10, 20, 200):
+        state = StateReader(kvm.kernel(), SOURCE, max_bytes=pages * 4096).read()
+        assert bool(state.problems) == (pages < 200)
+        counts.append(sum(1 + len(vm.memslots) + len(vm.nested) for vm in state.vms))
+    assert counts[0] == 0
+    assert counts == sorted(counts)
+    assert counts[-1] == 4
+    reader = StateReader(kvm.kernel(), SOURCE, max_bytes=200 * 4096)
+    assert [len(reader.read().problems) for _ in range(3)] == [0, 0, 0]
+
+
+def test_many_vms_that_share_one_large_array_end() -> None:
+    kvm = KvmWorld()
+    kvm.world.set("kvm_memory_slot", kvm.slot, "npages", 1 << 40)
+    copies = [kvm.kvm]
+    size = kvm.world.types.struct("kvm").size
+    for _ in range(20):
+        copies.append(kvm.world.allocate(size, 128))
+        kvm.world.write(copies[-1], kvm.world.memory.read(kvm.kvm, size))
+    kvm.world.list(kvm.vm_list, [kvm.world.at("kvm", copy, "vm_list") for copy in copies])
+    state = _read(kvm)
+    assert len(state.vms) == 21
+    assert all(vm.memslots[0].npages == 1 << 40 for vm in state.vms)
