@@ -28,6 +28,7 @@ QEMU = "qemu-system-ppc64"
 _BOOT_SECONDS = 60.0
 _CONNECT_SECONDS = 10.0
 _TAIL_LINES = 60
+_DEATH_SECONDS = 2.0
 # A failing kernel prints for a while; the message is better with all of it.
 _SETTLE_SECONDS = 0.5
 
@@ -103,16 +104,20 @@ class Lab:
                 connection.connect(str(self._files.agent))
                 break
             except OSError as problem:
-                self.check()
                 if time.monotonic() > limit:
                     connection.close()
                     raise LabError(f"QEMU's sockets do not appear ({problem})") from problem
+                if self._process.ended():
+                    connection.close()
+                self.check()
                 time.sleep(0.01)
         self._agent = Agent(connection, self.check, self._silent)
         self.qmp.connect(self.check)
         (self.hello,) = self._agent.run(["hello"], timeout=_BOOT_SECONDS)
         if self.hello.error:
             raise LabError(f"the kernel has no usable kvm-hv: {self.hello.error}")
+        if self.hello["nested_hv"] != 1:
+            raise LabError("this kernel's kvm-hv cannot nest guests on this machine: use another")
 
     @property
     def agent(self) -> Agent:
@@ -186,8 +191,11 @@ class Lab:
         try:
             status = self.qmp.status()
         except LabError as problem:
-            # QEMU may have died in this very moment.
-            self.check()
+            # Its sockets close before its end is reported.
+            limit = time.monotonic() + _DEATH_SECONDS
+            while time.monotonic() < limit:
+                self.check()
+                time.sleep(0.05)
             return self._failure("hung", f"{what}; {problem}")
         if status != "running":
             return self._failure("hung", f"{what}: the machine is stopped ({status}), continue it")

@@ -62,7 +62,11 @@ class Process:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        first = self._line(_START_SECONDS)
+        try:
+            first = self._line(_START_SECONDS)
+        except BaseException:
+            self.close()
+            raise
         if first is None or not first.startswith("pid "):
             self.close()
             raise LabError(f"QEMU cannot be started: {first or 'no answer from its keeper'}")
