@@ -5,7 +5,7 @@ What bounds the rate, measured with GDB 13.1 and QEMU 7.2 (ratios matter):
 | way                                                  | rate, first row = 1 |
 |------------------------------------------------------|---------------------|
 | `-data-read-memory-bytes`, any size from 64 KiB      | 1 (13 MB/s)         |
-| the same, `set remote memory-read-packet-size` bigger| 1                   |
+| the same, any of the settings below                  | 0.7 to 1 (noise)    |
 | GDB's `read_memory` in its own Python                | 1.2                 |
 | `dump binary memory` to a file                       | 1.3                 |
 | `maint packet m...`                                  | 0.08                |
@@ -15,7 +15,8 @@ What bounds the rate, measured with GDB 13.1 and QEMU 7.2 (ratios matter):
 
 QEMU takes at most 2048 bytes a packet and answers at once; four fifths of the time
 GDB itself spends scanning the packet character by character, and then writing the
-hex again. No setting changes that. Pipelining doubles the rate of small reads.
+hex again. Settings tried without gain, one run each: code-cache, stack-cache, mem
+inaccessible-by-default, remotecache, remote memory-read-packet-size. Pipelining doubles the rate of small reads.
 So reads go by packets, unless the caller names a spool directory that QEMU can
 write to: then they go by `pmemsave` (see `spool`).
 
