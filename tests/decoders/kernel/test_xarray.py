@@ -84,3 +84,12 @@ def test_cycles_wrong_shifts_and_unreadable_nodes_end() -> None:
     entries, problems = _read(world, leaf + 2)
     assert entries == []
     assert "impossible shift 7" in problems[0].message
+
+
+def test_a_node_that_skips_a_level_is_not_followed() -> None:
+    world = World()
+    leaf = _node(world, 0, {5: 0x2000})
+    top = _node(world, 12, {0: leaf + 2})
+    entries, problems = _read(world, top + 2)
+    assert entries == []
+    assert problems[0].address == leaf

@@ -35,3 +35,11 @@ def test_same_bytes_and_same_gaps(core: ElfCore, addresses: list[int], length: i
         else:
             assert readable
             assert row.tobytes() == expected
+
+
+def test_one_place_among_many_may_lie_across_segments(core: ElfCore) -> None:
+    places = np.array([0x100 + n for n in range(30)] + [0x1C6, 0x1FA], np.uint64)
+    rows, good = core.read_many(places, 4)
+    assert good.tolist() == [True] * 31 + [False]
+    assert rows[30].tolist() == [198, 199, 0, 1]
+    assert rows[3].tolist() == [3, 4, 5, 6]
