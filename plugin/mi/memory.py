@@ -16,7 +16,8 @@ What bounds the rate, measured with GDB 13.1 and QEMU 7.2 (ratios matter):
 QEMU takes at most 2048 bytes a packet and answers at once; four fifths of the time
 GDB itself spends scanning the packet character by character, and then writing the
 hex again. Settings tried without gain, one run each: code-cache, stack-cache, mem
-inaccessible-by-default, remotecache, remote memory-read-packet-size. Pipelining doubles the rate of small reads.
+inaccessible-by-default, remotecache, remote memory-read-packet-size.
+Pipelining doubles the rate of small reads.
 So reads go by packets, unless the caller names a spool directory that QEMU can
 write to: then they go by `pmemsave` (see `spool`).
 

@@ -1,6 +1,7 @@
 """Large reads through a file that QEMU writes: `monitor pmemsave` over GDB/MI.
 
-GDB needs about 60 ns for each byte that it reads by packets (see `memory`). The monitor command goes through the same session, but the bytes
+GDB needs about 60 ns for each byte that it reads by packets (see `memory`).
+The monitor command goes through the same session, but the bytes
 come through a file, in about 1 ns each and 0.2 ms a command. It needs a directory
 that QEMU and we both see, which only the caller can know.
 """
