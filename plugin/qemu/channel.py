@@ -1,7 +1,20 @@
 """The command channel to the guest agent: programs of operations in, one reply each out.
 
-The protocol is at the top of `agent/main.c`: one command a line, one reply line
-each, in order; `listing` and `dmesg` replies are followed by raw bytes.
+One command a line, many lines at once, one reply line each, in order:
+`ok key=value ...` or `error WHAT errno=N ...`; after `ok bytes=N` follow N raw
+bytes. The commands (`agent/main.c` says more):
+
+    hello, vm, slot ID GPA SIZE FLAGS [huge], vcpu, destroy
+    stub CODE_GPA MAILBOX_GPA, payload GPA
+    write GPA HEX, read GPA LEN, peek GPA, poke GPA VALUE, discard GPA LEN
+    hcall NR [A0 .. A6]                      -> ret r4
+    enter L1_LPID NIP R3 R4 R5 STATE_GPA     -> ret (trap) nip msr r3..r6 hdar hdsisr asdr
+                                                heir srr0 srr1
+    listing, dmesg, crash
+
+`payload`'s entry is nip 0 when it is mapped at nested real address 0: r3 is the
+address, r4 what to do there (0 load, 1 store r5, 2 jump; 8 bytes). It ends in
+`sc 1`, seen as ret 0xc00, with r3 = 0, or r3 = the vector of an interrupt.
 The agent knows nothing of radix trees: what is written where is computed here.
 """
 

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -36,6 +37,7 @@ def answers(*pieces: bytes) -> Callable[[socket.socket], None]:
         connection.recv(65536)
         for piece in pieces:
             connection.sendall(piece)
+            time.sleep(0.05)  # so that each piece is received alone
 
     return peer
 
