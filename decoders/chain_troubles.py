@@ -26,10 +26,14 @@ NODE_ALIGN = 8
 
 
 class Trouble(IntEnum):
-    """What can be wrong with a chain. All but the first two end the list."""
+    """What can be wrong with a chain. All but the first end the list.
+
+    A node whose entry is 0 is not among them: that is how nested guest 0 at
+    nested real address 0 is packed, and it reads like any other. That the
+    kernel's own walk stops there is for the audit to say.
+    """
 
     RESERVED = 1
-    ZERO_ENTRY = 2
     UNALIGNED = 3
     WILD = 4
     UNREADABLE = 5
@@ -41,8 +45,6 @@ class Trouble(IntEnum):
 
 MESSAGES = {
     Trouble.RESERVED: "reserved bits are set in the entry {word:#x}",
-    Trouble.ZERO_ENTRY: "the entry of a list node is 0, where the kernel stops: "
-    "it never reaches what follows",
     Trouble.UNALIGNED: "the list leads to {word:#x}, which is not aligned to 8 bytes",
     Trouble.WILD: "the list leads to {word:#x}, outside of the kernel's linear map",
     Trouble.UNREADABLE: "the list node at {word:#x} cannot be read",
@@ -69,6 +71,4 @@ def pointer_trouble(word: int) -> Trouble | None:
 
 def entry_trouble(entry: int) -> Trouble | None:
     """Return what is wrong with the entry of a list node. Its bit 0 is never set either."""
-    if entry == 0:
-        return Trouble.ZERO_ENTRY
     return Trouble.RESERVED if entry & (RMAP_RESERVED | RMAP_SINGLE) else None

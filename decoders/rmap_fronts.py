@@ -126,9 +126,10 @@ def follow(
         nodes = rows.view(order).astype(np.uint64)
         entries = nodes[:, 1]
         found.entries(which, entries)
-        odd = (entries == 0) | (entries & np.uint64(_RESERVED_IN_NODE) != 0)
+        odd = entries & np.uint64(_RESERVED_IN_NODE) != 0
         if odd.any():
-            _odd_entries(found, which[odd], entries[odd], words[odd] + np.uint64(8))
+            places = words[odd] + np.uint64(8)
+            found.trouble(Trouble.RESERVED, which[odd], entries[odd], places)
         places, words = words, nodes[:, 0]
         depth += 1
     return found
@@ -161,9 +162,3 @@ def _still_going(found: Gathered, which: Which, words: Words, places: Words) -> 
             found.trouble(what, which[those], words[those], places[those])
     going: NDArray[np.bool_] = ~tail & ~null & ~unaligned & inside
     return going
-
-
-def _odd_entries(found: Gathered, which: Which, entries: Words, places: Words) -> None:
-    zero = entries == 0
-    found.trouble(Trouble.ZERO_ENTRY, which[zero], entries[zero], places[zero])
-    found.trouble(Trouble.RESERVED, which[~zero], entries[~zero], places[~zero])

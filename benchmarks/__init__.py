@@ -1,0 +1,1 @@
+"""Timings. Run `make bench`; they print figures and assert nothing."""
