@@ -1,4 +1,4 @@
-"""Compared steps a second against a live kernel, through shared RAM and through GDB/MI.
+"""Compared steps a second against a live kernel, for each way to read its memory.
 
 One step is one operation, executed on both sides, with the whole State read and
 compared. Booting is not counted.
@@ -13,7 +13,7 @@ from nestscope.plugin.qemu.lab import Lab
 from nestscope.sim.generate import random_operations
 from nestscope.sim.layout import LAYOUT
 
-STEPS = {Via.RAM: 500, Via.MI: 100}
+STEPS = {Via.RAM: 500, Via.MI: 100, Via.MI_PACKETS: 50}
 SEEDS = (1, 2, 3)
 
 
@@ -26,7 +26,8 @@ def run() -> None:
             medians[via] = rates[len(rates) // 2]
             shown = ", ".join(f"{rate:.0f}" for rate in rates)
             print(f"via {via}: {shown} compared steps/s ({steps} steps, seeds {SEEDS})")
-    print(f"ram / mi: {medians[Via.RAM] / medians[Via.MI]:.1f}")
+    for via in (Via.MI, Via.MI_PACKETS):
+        print(f"ram / {via}: {medians[Via.RAM] / medians[via]:.1f}")
 
 
 def _rate(lab: Lab, via: Via, seed: int, steps: int) -> float:

@@ -35,7 +35,9 @@ def diff(
         int | None, typer.Option("--random", metavar="STEPS", min=1, help="Random operations.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the random operations.")] = 1,
-    via: Annotated[str, typer.Option(help="Read the kernel through `ram` or `mi`.")] = "ram",
+    via: Annotated[
+        str, typer.Option(help="Read the kernel through `ram`, `mi` or `mi-packets`.")
+    ] = "ram",
     inject: Annotated[
         int | None,
         typer.Option(
@@ -68,7 +70,7 @@ def diff(
     if trace is not None and random_steps is not None:
         raise NestscopeError("give a trace or --random, not both")
     if via not in list(Via):
-        raise NestscopeError(f"--via is 'ram' or 'mi', not {via!r}")
+        raise NestscopeError(f"--via is one of {', '.join(Via)}, not {via!r}")
     plan = _plan(trace, random_steps, seed)
     files = _kernel_files(kernel, vmlinux, modules)
     console = Console()

@@ -21,10 +21,17 @@ from nestscope.sim.model import Model
 
 
 class Via(StrEnum):
-    """How the kernel's memory is read: QEMU's shared RAM file, or GDB/MI."""
+    """How the kernel's memory is read.
+
+    `ram`: QEMU's shared RAM file, while the machine runs. `mi`: the machine is
+    stopped through GDB/MI, and QEMU, commanded through it, writes the bytes to files
+    that both see. `mi-packets`: the same, but every byte comes in a packet of the
+    gdbstub, as from another host: slow, because GDB handles 10 to 15 MB/s.
+    """
 
     RAM = "ram"
     MI = "mi"
+    MI_PACKETS = "mi-packets"
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,10 @@ def open_comparison(lab: Lab, via: Via = Via.RAM) -> Iterator[LiveComparison]:
     with ExitStack() as stack:
         session: GdbSession | None = None
         memory: Memory
-        if via is Via.MI:
+        if via is not Via.RAM:
             session = stack.enter_context(GdbSession.connect(lab.gdb_socket, files.vmlinux))
-            memory = stack.enter_context(closing(GdbMemory(session, spool=lab.run_folder)))
+            spool = lab.run_folder if via is Via.MI else None
+            memory = stack.enter_context(closing(GdbMemory(session, spool=spool)))
             source = Source("gdb", str(lab.gdb_socket))
         else:
             memory = stack.enter_context(RamFile(lab.ram_path))

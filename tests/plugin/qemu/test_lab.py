@@ -15,6 +15,7 @@ from nestscope.decoders.words.pde import make_pde
 from nestscope.plugin.qemu.channel import Reply
 from nestscope.plugin.qemu.errors import LabError, LabFailure
 from nestscope.plugin.qemu.kernel_files import KernelFiles
+from nestscope.plugin.qemu.listing import parse_listing
 from nestscope.plugin.qemu.lab import Lab
 
 pytestmark = pytest.mark.kernel
@@ -71,15 +72,11 @@ def enter(lpid: int, address: int, kind: int = LOAD, value: int = 0, nip: int = 
 
 
 def trees(reply: Reply) -> dict[int, dict[int, int]]:
-    """Parse the kernel's listing: `{l1_lpid: {address: pte}}`, the host tree as 0."""
-    found: dict[int, dict[int, int]] = {}
-    current: dict[int, int] = {}
-    for line in reply.data.decode().splitlines():
-        if heading := re.match(r"(?:Nested LPID (\d+): )?pgdir:", line):
-            current = found.setdefault(int(heading[1] or 0), {})
-        elif leaf := re.match(r" ([0-9a-f]+): ([0-9a-f]+) \d+$", line):
-            current[int(leaf[1], 16)] = int(leaf[2], 16)
-    return found
+    """The kernel's listing: `{l1_lpid: {address: pte}}`, the host tree as 0."""
+    return {
+        lpid or 0: {leaf.address: leaf.pte for leaf in leaves}
+        for lpid, leaves in parse_listing(reply.data.decode()).items()
+    }
 
 
 def prepared(lab: Lab, *lpids: int) -> None:
@@ -324,7 +321,8 @@ def test_nothing_survives_the_python_process(kernel_files: KernelFiles, number: 
         "import sys, time\n"
         "from pathlib import Path\n"
         "from nestscope.plugin.qemu.kernel_files import KernelFiles\n"
-        "from nestscope.plugin.qemu.lab import Lab\n"
+        "from nestscope.plugin.qemu.listing import parse_listing
+from nestscope.plugin.qemu.lab import Lab\n"
         f"kernel = KernelFiles('k', 'r', Path({str(kernel_files.vmlinux)!r}), "
         f"Path({str(kernel_files.modules_dir)!r}))\n"
         "lab = Lab.boot(kernel)\n"
