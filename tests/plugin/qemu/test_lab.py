@@ -1,7 +1,6 @@
 """A real kernel in a real QEMU: the agent's operations, and every way to fail and to end."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from nestscope.decoders.words.pde import make_pde
 from nestscope.plugin.qemu.channel import Reply
 from nestscope.plugin.qemu.errors import LabError, LabFailure
 from nestscope.plugin.qemu.kernel_files import KernelFiles
-from nestscope.plugin.qemu.listing import parse_listing
 from nestscope.plugin.qemu.lab import Lab
+from nestscope.plugin.qemu.listing import parse_listing
 
 pytestmark = pytest.mark.kernel
 
@@ -321,8 +320,7 @@ def test_nothing_survives_the_python_process(kernel_files: KernelFiles, number: 
         "import sys, time\n"
         "from pathlib import Path\n"
         "from nestscope.plugin.qemu.kernel_files import KernelFiles\n"
-        "from nestscope.plugin.qemu.listing import parse_listing
-from nestscope.plugin.qemu.lab import Lab\n"
+        "from nestscope.plugin.qemu.lab import Lab\n"
         f"kernel = KernelFiles('k', 'r', Path({str(kernel_files.vmlinux)!r}), "
         f"Path({str(kernel_files.modules_dir)!r}))\n"
         "lab = Lab.boot(kernel)\n"
