@@ -73,7 +73,7 @@ def diff(
         raise NestscopeError(f"--via is one of {', '.join(Via)}, not {via!r}")
     plan = _plan(trace, random_steps, seed)
     files = _kernel_files(kernel, vmlinux, modules)
-    console = Console()
+    console = Console(highlight=False)
     started = time.monotonic()
     with Lab.boot(files, qemu=qemu) as lab, open_comparison(lab, Via(via)) as live:
         pages = size(1 << live.machine.kernel.page_shift)

@@ -33,4 +33,4 @@ def state(
 
     from nestscope.plugin.present.state_view import state_view
 
-    Console().print(*state_view(found, None if show_all else 40), sep="\n")
+    Console(highlight=False).print(*state_view(found, None if show_all else 40), sep="\n")

@@ -4,7 +4,6 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from nestscope.decoders.compare import describe_chain
 from nestscope.decoders.state import Chain, State
 from nestscope.plugin.differential.runner import Step, Tally
 from nestscope.plugin.present.results import describe_result
@@ -18,7 +17,7 @@ def step_table() -> Table:
     table.add_column("step", justify="right")
     table.add_column("operation")
     table.add_column("result")
-    table.add_column("rmap afterwards, head first", ratio=1)
+    table.add_column("chains that changed (gfn: entries, head first)", ratio=1)
     table.add_column("same", justify="center")
     return table
 
@@ -40,10 +39,16 @@ def changed_chains(before: State | None, after: State) -> list[str]:
     old = _chains(before) if before is not None else {}
     new = _chains(after)
     return [
-        f"gfn {key[1]:#x}: {describe_chain(new.get(key))}"
+        f"{key[1]:#x}: {_entries(new.get(key))}"
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key)
     ]
+
+
+def _entries(chain: Chain | None) -> str:
+    if chain is None:
+        return "empty"
+    return " ".join(f"({entry.l1_lpid}, {entry.n_gpa:#x})" for entry in chain.entries)
 
 
 def _chains(state: State) -> dict[tuple[int, int], Chain]:
