@@ -1,8 +1,10 @@
 """VMs and their nested guests: `vm_list`, `struct kvm`, `struct kvm_nested_guest`."""
 
+import struct
 from typing import NamedTuple
 
 from nestscope.decoders.errors import UnreadableMemoryError
+from nestscope.decoders.kernel.byteorder import prefix
 from nestscope.decoders.kernel.lists import ListError, list_entries
 from nestscope.decoders.kernel.memory import KernelMemory
 from nestscope.decoders.kernel.record import Record
@@ -18,7 +20,7 @@ class RawVm(NamedTuple):
     """Members of `struct kvm`, as they are; None: this kernel has no such member.
 
     `memslots` is the address of the active set, `nested` the `xa_head` of the
-    IDR of nested guests.
+    IDR of nested guests, where there is one.
     """
 
     lpid: int | None
@@ -54,17 +56,18 @@ class VmReader:
         """
         self._memory = memory
         self._link = types.offset("kvm", "vm_list")
-        # powerpc's arch_spinlock_t: qspinlock since 9f61521c7a28
-        # ("powerpc/qspinlock: powerpc qspinlock implementation"), slock before and without.
-        self._queued = types.has("kvm", "mmu_lock.rlock.raw_lock.val")
+        # arch_spinlock_t: powerpc's qspinlock since 9f61521c7a28 ("powerpc/qspinlock: powerpc
+        # qspinlock implementation"), before that the generic one, whose val is an atomic_t;
+        # slock without queued spinlocks.
         raw_lock = "mmu_lock.rlock.raw_lock"
+        self._queued = types.has("kvm", f"{raw_lock}.val")
         idr = "arch.kvm_nested_guest_idr"
         paths = [
             ("arch.lpid",),
             ("arch.radix",),
             ("arch.pgtable",),
             ("arch.l1_ptcr",),
-            (f"{raw_lock}.val", f"{raw_lock}.slock"),
+            (f"{raw_lock}.val.counter", f"{raw_lock}.val", f"{raw_lock}.slock"),
             ("memslots[0]",),
             (f"{idr}.idr_rt.xa_head",),
             (f"{idr}.idr_base",),
@@ -72,7 +75,9 @@ class VmReader:
         present = [types.first("kvm", *candidates) for candidates in paths]
         self._kvm = Record(types, "kvm", present, memory.byteorder)
         self._nested = Record(types, "kvm_nested_guest", list(RawNested._fields), memory.byteorder)
-        self._idr = XArrayReader(types, memory)
+        self._idr = XArrayReader(types, memory) if types.has("kvm", idr) else None
+        array = types.first("kvm", "arch.nested_guests")
+        self._array = None if array is None else types.member("kvm", array)
 
     def addresses(self, head: int, path: str) -> tuple[list[int], list[Problem]]:
         """Return the address of every `struct kvm` on the list at `head`, in list order."""
@@ -103,9 +108,7 @@ class VmReader:
         self, kvm: int, vm: RawVm, path: str
     ) -> tuple[list[tuple[int, RawNested | None]], list[Problem]]:
         """Return `(l1_lpid, guest)` of each nested guest, by lpid; None: it cannot be read."""
-        if vm.nested is None:
-            return [], [Problem(path, "this kernel keeps its nested guests in an unknown form")]
-        entries, problems = self._idr.entries(vm.nested, path)
+        entries, problems = self._entries(kvm, vm, path)
         guests: list[tuple[int, RawNested | None]] = []
         for number, (index, address) in enumerate(entries):
             here = f"{path}[{number}]"
@@ -124,3 +127,22 @@ class VmReader:
                 problems.append(Problem(here, message, address))
             guests.append((lpid, guest))
         return guests, problems
+
+    def _entries(
+        self, kvm: int, vm: RawVm, path: str
+    ) -> tuple[list[tuple[int, int]], list[Problem]]:
+        """Return `(index, struct kvm_nested_guest)` of what the kernel finds them by."""
+        if self._idr is not None and vm.nested is not None:
+            return self._idr.entries(vm.nested, path)
+        if self._array is None:
+            return [], [Problem(path, "this kernel keeps its nested guests in an unknown form")]
+        # Kernels without the IDR have `nested_guests[]`, by l1_lpid, and in `max_nested_lpid`
+        # the highest one in use. The whole array is read, whatever that says.
+        start = kvm + self._array.offset
+        try:
+            data = self._memory.read(start, self._array.size)
+        except UnreadableMemoryError as error:
+            return [], [Problem(path, f"nested_guests[]: {error}", start)]
+        order = prefix(self._memory.byteorder)
+        pointers = struct.unpack(f"{order}{len(data) // 8}Q", data)
+        return [(lpid, pointer) for lpid, pointer in enumerate(pointers) if pointer], []
