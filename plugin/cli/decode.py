@@ -55,8 +55,7 @@ def decode(
             )
         )
         return
-    from rich.console import Console
-
     from nestscope.plugin.present.tables import field_table
+    from nestscope.plugin.present.terminal import terminal
 
-    Console().print(field_table(word.value.upper(), number, fields))
+    terminal().print(field_table(word.value.upper(), number, fields))

@@ -61,9 +61,8 @@ def diff(
       nestscope diff --random 500 --seed 7
       nestscope diff nestscope-seed7-step42.trace
     """
-    from rich.console import Console
-
     from nestscope.plugin.differential.session import Via, open_comparison
+    from nestscope.plugin.present.terminal import terminal
     from nestscope.plugin.present.units import size
     from nestscope.plugin.qemu.lab import Lab
 
@@ -73,7 +72,7 @@ def diff(
         raise NestscopeError(f"--via is one of {', '.join(Via)}, not {via!r}")
     plan = _plan(trace, random_steps, seed)
     files = _kernel_files(kernel, vmlinux, modules)
-    console = Console(highlight=False)
+    console = terminal()
     started = time.monotonic()
     with Lab.boot(files, qemu=qemu) as lab, open_comparison(lab, Via(via)) as live:
         pages = size(1 << live.machine.kernel.page_shift)

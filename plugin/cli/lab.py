@@ -11,9 +11,9 @@ app = typer.Typer(help="The QEMU machine that the kernels run in.", no_args_is_h
 def kernels() -> None:
     """List the kernels that the lab knows, and which of them are here."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
+    from nestscope.plugin.present.terminal import terminal
     from nestscope.plugin.qemu.kernels import FLAVOURS, cached_kernel
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -26,7 +26,7 @@ def kernels() -> None:
             table.add_row(name, "not fetched", f"nestscope lab fetch {name}")
         else:
             table.add_row(name, kernel.release, str(kernel.vmlinux))
-    Console().print(table)
+    terminal().print(table)
 
 
 @app.command()

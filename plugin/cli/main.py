@@ -6,14 +6,38 @@ standard error says what and what to do).
 
 import os
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from nestscope.decoders.errors import NestscopeError
 from nestscope.plugin.cli import decode, diff, lab, state
 
+
+class Verbs(TyperGroup):
+    """The verbs. Two ends are caught here, inside of the library's own handling.
+
+    It would exit with 1, which here means "differences", both when the reader of
+    our output leaves and when the user interrupts.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            from nestscope.plugin.present.terminal import leave_quietly
+
+            leave_quietly()
+        except KeyboardInterrupt:
+            print("nestscope: interrupted", file=sys.stderr)
+            sys.exit(130)
+
+
 app = typer.Typer(
     name="nestscope",
+    cls=Verbs,
     help="See, check and prove what KVM-HV on POWER does with nested guests.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -26,20 +50,12 @@ app.add_typer(lab.app, name="lab")
 
 
 def run() -> None:
-    """Run the command line; every expected failure becomes one line and status 2."""
+    """Run the command line; every failure becomes one line and status 2."""
     try:
         app()
     except NestscopeError as error:
         print(f"nestscope: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        # The reader (`| head`) left; nothing is wrong. Keep the interpreter
-        # from complaining when it flushes standard output at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except KeyboardInterrupt:
-        print("nestscope: interrupted", file=sys.stderr)
-        sys.exit(130)
     except Exception as error:
         # A defect of nestscope itself: still one line, unless it is being looked for.
         if os.environ.get("NESTSCOPE_TRACEBACK"):

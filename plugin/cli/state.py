@@ -29,8 +29,7 @@ def state(
             sys.stdout.write(piece)
         print()
         return
-    from rich.console import Console
-
     from nestscope.plugin.present.state_view import state_view
+    from nestscope.plugin.present.terminal import terminal
 
-    Console(highlight=False).print(*state_view(found, None if show_all else 40), sep="\n")
+    terminal().print(*state_view(found, None if show_all else 40), sep="\n")

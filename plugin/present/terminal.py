@@ -1,0 +1,30 @@
+"""The terminal that tables and figures are printed to."""
+
+import os
+import sys
+from typing import NoReturn
+
+from rich.console import Console
+
+
+class Terminal(Console):
+    """A console whose reader may leave (`| head`) without that being an error."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """End cleanly; the default status 1 would mean "differences" here."""
+        leave_quietly()
+
+
+def leave_quietly() -> NoReturn:
+    """Exit with 0 when nobody reads standard output any more.
+
+    It is pointed at nothing first, so that the interpreter does not complain
+    when it flushes at exit.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def terminal() -> Terminal:
+    """Return the terminal on standard output: no colouring of bare numbers."""
+    return Terminal(highlight=False)

@@ -1,0 +1,87 @@
+"""The command line: exit status, one sentence for an error, nothing else on standard output."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nestscope.plugin.cli import main
+
+from .conftest import Cli
+
+
+def test_decode_prints_each_field_with_its_isa_bits(cli: Cli) -> None:
+    outcome = cli("decode", "pte", "0xc000000002d50387")
+    assert outcome.status == 0
+    assert "7:51" in outcome.output
+    assert "real address 0x2d50000" in outcome.output
+
+
+def test_decode_as_json_is_one_document(cli: Cli) -> None:
+    outcome = cli("decode", "rmap", "0x0030000001000001", "--json")
+    document = json.loads(outcome.output)
+    fields = {field["name"]: field["value"] for field in document["fields"]}
+    assert document["word"] == "rmap"
+    assert fields["l1_lpid"] == "0x3"
+    assert fields["n_gpa"] == "0x1000"
+    assert outcome.error == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["decode", "pte", "12z"], "'12z' is not a number"),
+        (["decode", "pte", "0x10000000000000000"], "64 bits"),
+        (["diff", "--via", "telepathy"], "--via is one of ram, mi"),
+        (["diff", "missing.trace"], "missing.trace cannot be read"),
+        (["diff", "missing.trace", "--random", "3"], "not both"),
+        (["diff", "--vmlinux", "x"], "--modules"),
+        (["diff", "--kernel", "2.4"], "there is no kernel '2.4'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(cli: Cli, arguments: list[str], says: str) -> None:
+    outcome = cli(*arguments)
+    assert outcome.status == 2
+    assert outcome.output == ""
+    assert says in outcome.error
+    assert outcome.error.startswith("nestscope: ")
+    assert outcome.error.count("\n") == 1
+
+
+def test_a_wrong_line_of_a_trace_is_named(cli: Cli, tmp_path: Path) -> None:
+    trace = tmp_path / "bad.trace"
+    trace.write_text("nestscope-trace 1\nptcr 0x40004\nload 3\n")
+    outcome = cli("diff", trace)
+    assert outcome.status == 2
+    assert "trace line 3, column 7: n_gpa is missing" in outcome.error
+
+
+def test_a_defect_of_our_own_is_one_line_and_asks_for_a_report(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("by design")
+
+    monkeypatch.setattr(main, "app", broken)
+    outcome = cli()
+    assert outcome.status == 2
+    assert "internal error: ZeroDivisionError: by design" in outcome.error
+    assert "Traceback" not in outcome.error
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    program = [sys.executable, "-c", "from nestscope.plugin.cli.main import run; run()"]
+    with subprocess.Popen(
+        [*program, "decode", "pte", "0xc000000002d50387"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.wait(timeout=30) == 0
+        assert process.stderr.read() == b""
