@@ -7,16 +7,22 @@ little-endian kernel may well be big-endian. Memory is never swapped.
 
 import io
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from elftools.common.exceptions import ELFParseError
 from elftools.common.utils import struct_parse
 from elftools.elf.structs import ELFStructs
+from numpy.typing import NDArray
 
+from nestscope.decoders.sources.elf_notes import Note, iter_notes
 from nestscope.decoders.sources.mapped import FileMemory, MappedFile, Segment, SourceFileError
 
 ELF_MAGIC = b"\x7fELF"
+MAX_SEGMENTS = 1 << 20
+_MAX_NOTE_BYTES = 16 << 20
 _PT_LOAD = 1
+_PT_NOTE = 4
 _PN_XNUM = 0xFFFF  # the number of program headers is in section header 0
 _PHDR = [
     ("type", "u4"),
@@ -34,24 +40,28 @@ class ElfCore(FileMemory):
     """Physical memory from the PT_LOAD segments of an ELF64 core, by `p_paddr`.
 
     Only what is in the file is memory: bytes between `p_filesz` and `p_memsz`
-    were not dumped and cannot be read.
+    were not dumped and cannot be read. `notes` are those of the PT_NOTE segments,
+    `order` is the byte order of the ELF headers (">" or "<").
     """
 
     kind = "elf-core"
 
-    def __init__(self, path: Path) -> None:
-        """Map `path` and read its program headers.
+    def __init__(self, source: Path | MappedFile) -> None:
+        """Map the file and read its program headers. A `MappedFile` is taken over.
 
         Raises:
             SourceFileError: if the file cannot be opened, or is not an ELF64
                 core of a PowerPC64 machine with at least one PT_LOAD segment in it.
         """
-        file = MappedFile(path)
+        file = source if isinstance(source, MappedFile) else MappedFile(source)
         try:
-            super().__init__(file, _load_segments(file))
+            headers = _headers(file)
+            self.order = headers.order
+            self.notes = _notes(file, headers)
+            super().__init__(file, headers.segments(_PT_LOAD))
             if not self.segments:
                 raise SourceFileError(
-                    f"{path} holds no memory: no PT_LOAD segment lies inside the file; "
+                    f"{file.path} holds no memory: no PT_LOAD segment lies inside the file; "
                     "the dump is cut short, make it again"
                 )
         except SourceFileError:
@@ -60,8 +70,22 @@ class ElfCore(FileMemory):
             raise
 
 
-def _load_segments(file: MappedFile) -> list[Segment]:
-    """Return the PT_LOAD segments, in file order."""
+class _Headers(NamedTuple):
+    """The program headers, and the byte order of all headers."""
+
+    order: Literal["<", ">"]
+    rows: NDArray[np.void]
+
+    def segments(self, kind: int) -> list[Segment]:
+        """Return the segments of one type, in file order."""
+        rows = self.rows[self.rows["type"] == kind]
+        sizes = np.minimum(rows["filesz"], rows["memsz"]) if kind == _PT_LOAD else rows["filesz"]
+        columns = (rows["paddr"].tolist(), rows["offset"].tolist(), sizes.tolist())
+        return [Segment(*values) for values in zip(*columns, strict=True)]
+
+
+def _headers(file: MappedFile) -> _Headers:
+    """Read the ELF header and the program headers."""
     head = file.data[:64]
     if head[:4] != ELF_MAGIC or len(head) < 64:
         raise SourceFileError(f"{file.path} is not an ELF file, or is cut short in its header")
@@ -89,25 +113,34 @@ def _load_segments(file: MappedFile) -> list[Segment]:
             count = struct_parse(structs.Elf_Shdr, section)["sh_info"]
         except ELFParseError as error:
             raise SourceFileError(f"{file.path} is cut short in its section header") from error
-    return _read_headers(file, header["e_phoff"], count, header["e_phentsize"], head[5] == 1)
+    order: Literal["<", ">"] = "<" if head[5] == 1 else ">"
+    return _read_headers(file, header["e_phoff"], count, header["e_phentsize"], order)
 
 
 def _read_headers(
-    file: MappedFile, offset: int, count: int, entry_size: int, little: bool
-) -> list[Segment]:
+    file: MappedFile, offset: int, count: int, entry_size: int, order: Literal["<", ">"]
+) -> _Headers:
     """Read `count` program headers; those past the end of the file are not there."""
-    row = np.dtype(_PHDR).newbyteorder("<" if little else ">")
+    row = np.dtype(_PHDR).newbyteorder(order)
     if entry_size != row.itemsize:
         raise SourceFileError(
             f"{file.path} has program headers of {entry_size} bytes instead of {row.itemsize}"
         )
-    table = file.data[offset : offset + count * row.itemsize]
-    rows = np.frombuffer(table, row, count=len(table) // row.itemsize)
-    load = rows[rows["type"] == _PT_LOAD]
-    sizes = np.minimum(load["filesz"], load["memsz"])
-    return [
-        Segment(*values)
-        for values in zip(
-            load["paddr"].tolist(), load["offset"].tolist(), sizes.tolist(), strict=True
+    if count > MAX_SEGMENTS:
+        raise SourceFileError(
+            f"{file.path} claims {count} program headers; more than {MAX_SEGMENTS} are not read"
         )
-    ]
+    table = file.data[offset : offset + count * row.itemsize]
+    return _Headers(order, np.frombuffer(table, row, count=len(table) // row.itemsize))
+
+
+def _notes(file: MappedFile, headers: _Headers) -> list[Note]:
+    """Return the notes of all PT_NOTE segments, as far as they are in the file."""
+    notes: list[Note] = []
+    left = _MAX_NOTE_BYTES
+    for _, offset, size in headers.segments(_PT_NOTE):
+        if left <= 0:
+            break
+        notes += iter_notes(file.data[offset : offset + min(size, left)], headers.order)
+        left -= size
+    return notes

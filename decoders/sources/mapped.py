@@ -5,7 +5,6 @@ import stat
 from bisect import bisect_right
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
 from nestscope.decoders.sources.protocol import Rows
+from nestscope.decoders.sources.source_memory import SourceMemory
 
 ADDRESS_END = 1 << 64
 _FEW = 16
@@ -31,7 +31,7 @@ class Segment(NamedTuple):
 
 
 class MappedFile:
-    """A file, mapped read-only.
+    """A file, mapped read-only; or bytes in memory that stand for one (`holding`).
 
     The file must not shrink while it is mapped: the processor then has no
     page to read and the system ends the program (SIGBUS).
@@ -44,6 +44,7 @@ class MappedFile:
             SourceFileError: if it is absent, unreadable, empty or not a regular file.
         """
         self.path = path
+        self.data: mmap.mmap | bytes
         try:
             # Opening a FIFO would wait for a writer, so look first.
             if not stat.S_ISREG(path.stat().st_mode):
@@ -57,12 +58,20 @@ class MappedFile:
             raise SourceFileError(f"{path} is empty; give a file of memory") from error
         self.size = len(self.data)
 
+    @classmethod
+    def holding(cls, path: Path, data: "mmap.mmap | bytes") -> Self:
+        """Return a file with the contents `data` that is called `path` in messages."""
+        file = cls.__new__(cls)
+        file.path, file.data, file.size = path, data, len(data)
+        return file
+
     def close(self) -> None:
         """Unmap the file. Closing twice is harmless."""
-        self.data.close()
+        if isinstance(self.data, mmap.mmap):
+            self.data.close()
 
 
-class FileMemory:
+class FileMemory(SourceMemory):
     """Physical memory held by ranges of a file. Satisfies `Memory`.
 
     Where segments overlap, the one that starts later holds. A segment that
@@ -134,19 +143,6 @@ class FileMemory:
         rows[left], good[left] = self._read_few(addresses[left].tolist(), length)
         return rows, good
 
-    def _read_few(self, addresses: list[int], length: int) -> Rows:
-        """Read one address after the other: for few of them that is quicker."""
-        rows: list[bytes] = []
-        good = np.ones(len(addresses), np.bool_)
-        for row, address in enumerate(addresses):
-            try:
-                rows.append(self.read(address, length))
-            except UnreadableMemoryError:
-                rows.append(bytes(length))
-                good[row] = False
-        joined = np.frombuffer(b"".join(rows), np.uint8)
-        return joined.reshape(len(rows), length), good
-
     def _windows(self, length: int) -> NDArray[np.uint8]:
         """Return a view of the file in which row i is the `length` bytes from offset i."""
         return np.lib.stride_tricks.sliding_window_view(self._bytes, length)
@@ -158,17 +154,6 @@ class FileMemory:
         self.segments = []
         self._starts = []
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _without_overlaps(segments: Iterable[Segment], file_size: int) -> list[Segment]:

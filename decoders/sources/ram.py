@@ -18,11 +18,11 @@ class RamFile(FileMemory):
 
     kind = "ram"
 
-    def __init__(self, path: Path) -> None:
-        """Map `path` read-only.
+    def __init__(self, source: Path | MappedFile) -> None:
+        """Map the file read-only. A `MappedFile` is taken over.
 
         Raises:
             SourceFileError: if it is absent, unreadable, empty or not a regular file.
         """
-        file = MappedFile(path)
+        file = source if isinstance(source, MappedFile) else MappedFile(source)
         super().__init__(file, [Segment(0, 0, file.size)])

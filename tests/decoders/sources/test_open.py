@@ -52,7 +52,12 @@ def test_a_ram_file_shows_what_is_written_later(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("start", "what"),
-    [(b"KDUMP   ", "kdump-compressed"), (b"makedumpfile", "flattened"), (b"\xfd7zXZ\0", "xz")],
+    [
+        (b"DISKDUMP", "a diskdump"),
+        (b"KDUMP   ", "cut short"),
+        (b"makedumpfile", "unknown type"),
+        (b"\xfd7zXZ\0", "xz"),
+    ],
 )
 def test_a_known_format_never_passes_for_raw_memory(
     tmp_path: Path, start: bytes, what: str
@@ -66,7 +71,7 @@ def test_a_known_format_never_passes_for_raw_memory(
 def test_what_is_no_file_of_memory_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(SourceFileError, match="No such file"):
         open_source(tmp_path / "absent")
-    with pytest.raises(SourceFileError, match="not a regular file"):
+    with pytest.raises(SourceFileError, match="has 0 files"):
         open_source(tmp_path)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)

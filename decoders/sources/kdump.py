@@ -1,0 +1,169 @@
+"""kdump-compressed dumps, as makedumpfile and QEMU's `dump-guest-memory` write them.
+
+Nothing but the headers and the bitmap is read when the dump is opened. The
+descriptor of a page is found by counting the bits before it in the bitmap.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestscope.decoders.errors import UnreadableMemoryError
+from nestscope.decoders.sources.kdump_header import (
+    HEADER_BYTES,
+    SIGNATURE,
+    SUB_HEADER_BYTES,
+    KdumpHeader,
+    block_size_of,
+    page_descriptor,
+    parse_header,
+)
+from nestscope.decoders.sources.mapped import FileMemory, SourceFileError
+from nestscope.decoders.sources.page_codecs import CodecError, unpack_page
+from nestscope.decoders.sources.pages import PagedMemory
+
+MAX_BITMAP = 256 << 20
+"""Bytes of a bitmap: 8 TiB of memory in 4K pages, 128 TiB in 64K pages."""
+
+_RUN = 64  # bytes of the bitmap whose set bits are counted together
+
+
+class KdumpFile(PagedMemory):
+    """Physical memory from a kdump-compressed dump.
+
+    A page that was left out of the dump cannot be read; it is not zero.
+    """
+
+    kind = "kdump"
+
+    def __init__(self, contents: FileMemory) -> None:
+        """Read the headers from `contents`: the file's bytes, by offset in the file.
+
+        `contents` is taken over. A flattened dump has been put in order by
+        `flattened.file_order`.
+
+        Raises:
+            SourceFileError: if it is no such dump, or its headers do not hold together.
+        """
+        self.name = contents.name
+        self._contents = contents
+        try:
+            self.header = _read_headers(contents)
+            self._bitmap = _read_bitmap(contents, self.header)
+        except SourceFileError:
+            contents.close()
+            raise
+        super().__init__(self.header.block_size)
+        self._descriptor = page_descriptor(self.header.order)
+        self._before = _counts_before(self._bitmap)
+        # A part of a split dump has descriptors of its own pages only.
+        self._first = self._rank(self.header.start_pfn)
+
+    def _rank(self, number: int) -> int:
+        """Return how many pages before page `number` are in the dump."""
+        byte, bit = divmod(number, 8)
+        run = byte // _RUN
+        if run >= len(self._before):
+            return int(self._before[-1])
+        between = int(_BITS[self._bitmap[run * _RUN : byte]].sum())
+        last = int(self._bitmap[byte]) if bit else 0
+        return int(self._before[run]) + between + (last & (1 << bit) - 1).bit_count()
+
+    def _load(self, number: int) -> bytes:
+        address = number * self.page_size
+        if not self.header.start_pfn <= number < self.header.end_pfn:
+            raise self._unreadable(address, f"{self.name} ends before it, or holds another part")
+        byte, bit = divmod(number, 8)
+        if byte >= len(self._bitmap) or not int(self._bitmap[byte]) >> bit & 1:
+            raise self._unreadable(address, f"the page was left out of {self.name}")
+        place = self.header.descriptors_offset
+        place += (self._rank(number) - self._first) * self._descriptor.itemsize
+        try:
+            raw = self._contents.read(place, self._descriptor.itemsize)
+            offset, size, flags, _ = np.frombuffer(raw, self._descriptor)[0].item()
+            if size > 2 * self.page_size:
+                raise self._unreadable(address, f"its descriptor claims {size} bytes")
+            packed = self._contents.read(offset, size)
+        except UnreadableMemoryError as error:
+            raise self._unreadable(address, f"{self.name} is cut short ({error.why})") from error
+        try:
+            return unpack_page(packed, flags, self.page_size)
+        except CodecError as error:
+            why = f"the page at {offset:#x} of {self.name}: {error}"
+            raise self._unreadable(address, why) from error
+
+    def _unreadable(self, address: int, why: str) -> UnreadableMemoryError:
+        return UnreadableMemoryError(address, self.page_size, why)
+
+    def vmcoreinfo(self) -> bytes | None:
+        """Return the VMCOREINFO text that the dump carries, or None."""
+        offset, size = self.header.vmcoreinfo
+        if not 0 < size <= 1 << 20:
+            return None
+        try:
+            return self._contents.read(offset, size)
+        except UnreadableMemoryError:
+            return None
+
+    def close(self) -> None:
+        """Unmap the file; reading is an error afterwards. Closing twice is harmless."""
+        super().close()
+        self._bitmap = np.empty(0, np.uint8)
+        self._contents.close()
+
+
+_BITS = np.array([byte.bit_count() for byte in range(256)], np.uint8)
+
+
+def _counts_before(bitmap: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the number of set bits before each run of the bitmap, and after the last."""
+    padded = np.zeros(-(-len(bitmap) // _RUN) * _RUN, np.uint8)
+    padded[: len(bitmap)] = _BITS[bitmap]
+    counts = padded.reshape(-1, _RUN).sum(axis=1, dtype=np.int64)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+
+
+def _read_headers(contents: FileMemory) -> KdumpHeader:
+    """Return the headers, in the one byte order in which they make sense."""
+    try:
+        header = contents.read(0, HEADER_BYTES)
+    except UnreadableMemoryError as error:
+        raise SourceFileError(f"{contents.name} is cut short in its header") from error
+    if not header.startswith(SIGNATURE):
+        raise SourceFileError(f"{contents.name} is not a kdump-compressed dump")
+    for order in ("<", ">"):
+        # A value that makes no sense leads nowhere; parse_header then says no.
+        sub_header = _read_or_nothing(contents, block_size_of(header, order))
+        found = parse_header(header, sub_header, order)
+        if found is not None:
+            return found
+    raise SourceFileError(
+        f"the header of {contents.name} makes no sense in either byte order "
+        f"(block size {block_size_of(header, '<'):#x} or {block_size_of(header, '>'):#x}); "
+        "it is damaged, make the dump again"
+    )
+
+
+def _read_or_nothing(contents: FileMemory, offset: int) -> bytes:
+    try:
+        return contents.read(offset, SUB_HEADER_BYTES)
+    except UnreadableMemoryError:
+        return b""
+
+
+def _read_bitmap(contents: FileMemory, header: KdumpHeader) -> NDArray[np.uint8]:
+    """Return the bitmap of dumped pages, one bit a page, the lowest bit first."""
+    size = min(header.bitmap_size, -(-header.max_mapnr // 8))
+    if size > MAX_BITMAP:
+        raise SourceFileError(
+            f"{contents.name} claims {header.max_mapnr} pages, more than any machine has; "
+            "its header is damaged"
+        )
+    if not size:
+        raise SourceFileError(f"{contents.name} claims to hold no page; its header is damaged")
+    try:
+        data = contents.read(header.bitmap_offset, size)
+    except UnreadableMemoryError as error:
+        raise SourceFileError(
+            f"{contents.name} is cut short in its page bitmap at {header.bitmap_offset:#x}"
+        ) from error
+    return np.frombuffer(data, np.uint8)
