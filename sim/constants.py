@@ -6,27 +6,13 @@ Words are specified in `decoders.words`. DSISR bits: `asm/reg.h`. Hypercalls:
 
 from typing import Final
 
-from nestscope.decoders.words.pde import PDE_NLB, PDE_NLS
-from nestscope.decoders.words.ptcr import PTCR_PATB
-from nestscope.decoders.words.pte import (
-    PTE_EAA_EXECUTE,
-    PTE_EAA_READ,
-    PTE_EAA_WRITE,
-)
+from nestscope.decoders.words.pte import PTE_EAA_EXECUTE, PTE_EAA_READ, PTE_EAA_WRITE
 
 U64: Final = (1 << 64) - 1
 EFFECTIVE_BITS: Final = (1 << 52) - 1
 """The tree translates 52 bits; `pgd_index()` drops the ones above."""
 
-EAA_READ: Final = PTE_EAA_READ
-EAA_WRITE: Final = PTE_EAA_WRITE
-EAA_EXECUTE: Final = PTE_EAA_EXECUTE
-EAA_RWX: Final = EAA_READ | EAA_WRITE | EAA_EXECUTE
-BASE_MASK: Final = PDE_NLB
-"""NLB of a PDE and RPDB of a PATE (`RPDB_MASK`)."""
-SIZE_MASK: Final = PDE_NLS
-"""NLS of a PDE, RPDS of a PATE (`RPDS_MASK`), PATS of a PTCR."""
-PTCR_BASE: Final = PTCR_PATB
+EAA_RWX: Final = PTE_EAA_READ | PTE_EAA_WRITE | PTE_EAA_EXECUTE
 
 PMD_SHIFT: Final = 21
 PUD_SHIFT: Final = 30
@@ -53,6 +39,12 @@ H_SUCCESS: Final = 0
 H_NOT_AVAILABLE: Final = 3
 H_FUNCTION: Final = -2 & U64
 H_PARAMETER: Final = -4 & U64
+H_P2: Final = -55 & U64
+H_P4: Final = -57 & U64
+H_P5: Final = -58 & U64
+H_UNSUPPORTED: Final = -67 & U64
+H_TOO_HARD: Final = 9999
+H_RPT_INVALIDATE: Final = 0x448
 H_SET_PARTITION_TABLE: Final = 0xF800
 H_ENTER_NESTED: Final = 0xF804
 H_TLB_INVALIDATE: Final = 0xF808
@@ -60,8 +52,10 @@ H_TLB_INVALIDATE: Final = 0xF808
 EAGAIN: Final = 11
 ENOMEM: Final = 12
 EFAULT: Final = 14
+EEXIST: Final = 17
 EINVAL: Final = 22
 ENOENT: Final = 2
+ENOTTY: Final = 25
 
 RESUME_GUEST: Final = 0
 RESUME_HOST: Final = 2

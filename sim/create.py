@@ -4,48 +4,99 @@ from nestscope.decoders.words.pte import PTE_RPN
 from nestscope.sim import rmap
 from nestscope.sim.constants import (
     EAGAIN,
+    EFFECTIVE_BITS,
     ENOMEM,
     PGDIR_SHIFT,
     PMD_SHIFT,
     PUD_SHIFT,
 )
 from nestscope.sim.errors import UnmodelledError
-from nestscope.sim.kvm import Kvm
-from nestscope.sim.rmap import Rmap
+from nestscope.sim.kvm import Kvm, Memslot
+from nestscope.sim.steps import Steps
 from nestscope.sim.tree import RadixTree
+from nestscope.sim.unmap import free_pmd_table, free_pte_table, unmap_pte
+
+Entry = tuple[Memslot, int, int]
+"""Where the rmap entry of a shadow leaf goes: slot, index in its array, packed word."""
 
 
-def create_pte(
+def create_pte(  # noqa: PLR0912  the kernel's own sequence of checks
     kvm: Kvm,
     tree: RadixTree,
     pte: int,
     address: int,
+    shift: int,
     mmu_seq: int,
-    *,
-    chain: tuple[Rmap, int, int] | None = None,
-) -> int:
-    """Insert a base-page leaf; return 0, -EAGAIN or -ENOMEM.
+    entry: Entry | None = None,
+) -> Steps[int]:
+    """Insert a leaf of `1 << shift` bytes; return 0, -EAGAIN or -ENOMEM.
 
-    `chain` is `(rmap, index, word)` for a shadow leaf, None for a host leaf.
-    Transitions 4 to 7 (new leaf), 8 (same word), 9 (more bits) and 13 (not now).
+    `kvmppc_create_pte`; `entry` is None for a host leaf. Transitions 4 to 7 (new
+    leaf), 8 (same word), 9 (more bits), 11, 12 and 22 (a leaf of another size) and
+    13 (not now). Tables are allocated before `mmu_lock` is taken, for what was
+    missing then; tables that were put in stay whatever comes.
     """
-    failed = failed_tables(kvm, tree, address)
-    if kvm.mmu_invalidate_seq != mmu_seq or kvm.strikes("retry"):
+    address &= EFFECTIVE_BITS
+    block, large, giant = address >> PGDIR_SHIFT, address >> PMD_SHIFT, address >> PUD_SHIFT
+    pud_is_there = block in tree.pud_tables
+    new_pud = not pud_is_there and not kvm.strikes("pud_table")
+    pmd_is_there = pud_is_there and giant in tree.pmd_tables
+    new_pmd = not pmd_is_there and shift <= PMD_SHIFT and not kvm.strikes("pmd_table")
+    pte_is_there = pmd_is_there and large in tree.pte_tables
+    new_pte = shift < PMD_SHIFT and not pte_is_there and not kvm.strikes("pte_table")
+
+    yield "set the leaf"
+    if kvm.invalidated_since(mmu_seq) or kvm.strikes("retry"):
         return -EAGAIN
-    if failed:
-        add_tables_above(tree, address, failed)
-        return -ENOMEM
-    if tree.pmd_leaves or tree.pud_leaves:
-        refuse_large_leaf(tree, address)
-    tree.add_tables(address)
+    if block not in tree.pud_tables:
+        if not new_pud:
+            return -ENOMEM
+        tree.pud_tables.add(block)
+    if tree.pud_leaves and (old := tree.pud_leaves.get(giant)) is not None:
+        if shift == PUD_SHIFT:
+            tree.pud_leaves[giant] = merged_pte(old, pte, address)
+            return 0
+        if not new_pmd:
+            return -EAGAIN  # a table was there a moment ago: somebody else put the leaf in
+        unmap_pte(kvm, tree, giant << PUD_SHIFT, PUD_SHIFT)
+    if shift == PUD_SHIFT:
+        if giant in tree.pmd_tables:
+            free_pmd_table(kvm, tree, address)
+        return set_leaf(kvm, tree.pud_leaves, giant, pte, entry)
+    if giant not in tree.pmd_tables:
+        if not new_pmd:
+            return -ENOMEM
+        tree.pmd_tables.add(giant)
+    if tree.pmd_leaves and (old := tree.pmd_leaves.get(large)) is not None:
+        if shift == PMD_SHIFT:
+            tree.pmd_leaves[large] = merged_pte(old, pte, address)
+            return 0
+        if not new_pte:
+            return -EAGAIN
+        unmap_pte(kvm, tree, large << PMD_SHIFT, PMD_SHIFT)
+    if shift == PMD_SHIFT:
+        if large in tree.pte_tables:
+            free_pte_table(kvm, tree, address)
+        return set_leaf(kvm, tree.pmd_leaves, large, pte, entry)
+    if large not in tree.pte_tables:
+        if not new_pte:
+            return -ENOMEM
+        tree.pte_tables.add(large)
     key = address >> tree.page_shift
-    old = tree.ptes.get(key)
-    if old is None:
-        tree.ptes[key] = pte
-        if chain is not None:
-            rmap.insert(*chain)
-    elif old != pte:
+    if (old := tree.ptes.get(key)) is not None:
         tree.ptes[key] = merged_pte(old, pte, address)
+        return 0
+    return set_leaf(kvm, tree.ptes, key, pte, entry)
+
+
+def set_leaf(kvm: Kvm, leaves: dict[int, int], key: int, pte: int, entry: Entry | None) -> int:
+    """Store a new leaf and, for a shadow leaf, enter it in the rmap; return 0."""
+    leaves[key] = pte
+    if entry is not None:
+        memslot, index, word = entry
+        if memslot.freed:
+            kvm.uses_after_free.append(f"kvmhv_insert_nest_rmap: the array of slot {memslot.id}")
+        rmap.insert(memslot.rmap, index, word)
     return 0
 
 
@@ -63,31 +114,3 @@ def merged_pte(old: int, new: int, address: int) -> int:
             "without a tlbie"
         )
     return old | new
-
-
-def failed_tables(kvm: Kvm, tree: RadixTree, address: int) -> str:
-    """Return which allocation of a table failed first, "" for none (transition 13)."""
-    if not kvm.failures:
-        return ""
-    for name, tables, shift in (
-        ("pud_table", tree.pud_tables, PGDIR_SHIFT),
-        ("pmd_table", tree.pmd_tables, PUD_SHIFT),
-        ("pte_table", tree.pte_tables, PMD_SHIFT),
-    ):
-        if address >> shift not in tables and kvm.strikes(name):
-            return name
-    return ""
-
-
-def add_tables_above(tree: RadixTree, address: int, failed: str) -> None:
-    """Keep the tables above the one that could not be allocated."""
-    if failed != "pud_table":
-        tree.pud_tables.add(address >> PGDIR_SHIFT)
-    if failed == "pte_table":
-        tree.pmd_tables.add(address >> PUD_SHIFT)
-
-
-def refuse_large_leaf(tree: RadixTree, address: int) -> None:
-    """Refuse what transitions 11 and 22 will specify."""
-    if address >> PMD_SHIFT in tree.pmd_leaves or address >> PUD_SHIFT in tree.pud_leaves:
-        raise UnmodelledError(f"a base page replaces a large leaf at {address:#x}")

@@ -5,6 +5,7 @@ from nestscope.sim.constants import (
     EFFECTIVE_BITS,
     H_NOT_AVAILABLE,
     H_PARAMETER,
+    H_TOO_HARD,
     RESUME_GUEST,
     TRAP_HDSI,
     TRAP_HISI,
@@ -17,13 +18,21 @@ from nestscope.sim.hardware import access_fault
 from nestscope.sim.instantiate import LOOP_LIMIT
 from nestscope.sim.kvm import Kvm, NestedGuest
 from nestscope.sim.layout import BLR, NIP_DONE, NIP_LOAD, NIP_RETURN, NIP_STORE
-from nestscope.sim.nested import get_nested, put_nested, update_ptbl_cache
+from nestscope.sim.nested import (
+    get_nested,
+    lock_tlb,
+    put_nested,
+    unlock_tlb,
+    update_ptbl_cache,
+)
+from nestscope.sim.steps import Steps
 
+VECTOR_DSI = 0x300
 NESTED_MSR = 0x8000_0000_0000_1001
 """SF, ME and LE: 64-bit little-endian real mode."""
 
 
-def enter_nested_guest(kvm: Kvm, access: Access) -> Result:
+def enter_nested_guest(kvm: Kvm, access: Access) -> Steps[Result]:
     """Enter nested guest `l1_lpid`, make its one access, leave.
 
     `kvmhv_enter_nested_guest`, transition 23. What the guest writes into
@@ -31,13 +40,17 @@ def enter_nested_guest(kvm: Kvm, access: Access) -> Result:
     """
     if kvm.l1_ptcr == 0:
         return not_entered(H_NOT_AVAILABLE)
-    nested = get_nested(kvm, access.l1_lpid, create=True)
+    nested = yield from get_nested(kvm, access.l1_lpid, create=True)
     if nested is None:
         return not_entered(H_PARAMETER)
     if not nested.l1_gr_to_hr:
+        yield from lock_tlb(kvm, nested)
         update_ptbl_cache(kvm, nested)
-    result = run_payload(kvm, nested, access)
-    put_nested(kvm, nested)
+        unlock_tlb(kvm, nested)
+    kvm.running.append(nested)
+    result = yield from run_payload(kvm, nested, access)
+    kvm.running.remove(nested)
+    yield from put_nested(kvm, nested)
     return result
 
 
@@ -46,13 +59,15 @@ def not_entered(ret: int) -> Result:
     return Result(ret=ret, nip=0, msr=NESTED_MSR, hdar=0, hdsisr=0, asdr=0)
 
 
-def run_payload(kvm: Kvm, nested: NestedGuest, access: Access) -> Result:
+def run_payload(kvm: Kvm, nested: NestedGuest, access: Access) -> Steps[Result]:
     """Run the payload; each fault goes to the host, and then its instruction is tried again."""
     address, kind = access.address, access.kind
     if address & ~EFFECTIVE_BITS or address & (3 if kind == "fetch" else 7):
         raise UnmodelledError(f"{kind} at {address:#x}: unaligned or more than 52 bits")
     nip = 0
     for _ in range(LOOP_LIMIT):
+        yield "run the nested guest"
+        kvm.touch(nested, "the nested guest runs")
         fault = fetch_fault(kvm, nested, nip)
         if fault is None:
             if kind == "fetch" and nip == 0:
@@ -64,14 +79,18 @@ def run_payload(kvm: Kvm, nested: NestedGuest, access: Access) -> Result:
                 nip = NIP_RETURN
                 continue
             require_payload(kvm, nested, nip)
+            if nip == VECTOR_DSI:
+                return interrupted()
             if kind == "fetch":
                 return done()
             nip = NIP_STORE if kind == "store" else NIP_LOAD
             fault = data_fault(kvm, nested, access)
             if fault is None:
                 return done(finish_access(kvm, nested, access))
-        outcome = nested_page_fault(kvm, nested, fault)
-        if outcome.resume != RESUME_GUEST:
+        outcome = yield from nested_page_fault(kvm, nested, fault)
+        if outcome.queued:
+            nip = VECTOR_DSI
+        elif outcome.resume != RESUME_GUEST:
             return exit_with(fault, outcome, nip)
     raise UnmodelledError(f"nested guest {nested.l1_lpid} faults for ever at {address:#x}")
 
@@ -92,17 +111,28 @@ def data_fault(kvm: Kvm, nested: NestedGuest, access: Access) -> Fault | None:
     return Fault(access.kind, access.address, dsisr) if dsisr else None
 
 
+def interrupted() -> Result:
+    """Report that the nested guest took a data storage interrupt (`kvmppc_core_queue_...`).
+
+    The payload has an `sc 1` at every vector. The MSR of the interrupt is the
+    nested guest's own business.
+    """
+    return done()._replace(r3=VECTOR_DSI, nip=VECTOR_DSI + 8, msr=None)
+
+
 def exit_with(fault: Fault, outcome: Outcome, nip: int) -> Result:
     """Report a storage interrupt to the guest (`save_hv_return_state`).
 
-    An HISI has its flags in the MSR and leaves HDAR and HDSISR alone.
+    An HISI has its flags in the MSR and leaves HDAR and HDSISR alone. Where the VMM
+    must emulate an access first, `ret` is H_TOO_HARD: KVM_RUN ends with
+    KVM_EXIT_MMIO and r3 of the guest is 0 (`kvmppc_pseries_do_hcall`).
     """
     asdr = outcome.asdr
     if fault.kind == "fetch":
         msr = NESTED_MSR | outcome.dsisr
         return Result(ret=TRAP_HISI, nip=nip, msr=msr, hdar=0, hdsisr=0, asdr=asdr)
     return Result(
-        ret=TRAP_HDSI,
+        ret=TRAP_HDSI if outcome.mmio_gpa is None else H_TOO_HARD,
         nip=nip,
         msr=NESTED_MSR,
         hdar=fault.n_gpa,

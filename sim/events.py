@@ -19,13 +19,56 @@ class CreateVm:
 class AddSlot:
     """The VMM maps fresh anonymous private memory (no huge pages) and makes it a memslot.
 
-    `gpa` and `size` in bytes, `userspace_addr` is the address in the VMM.
+    `gpa` and `size` in bytes, `userspace_addr` is the address in the VMM. If it has
+    memory there already (a slot that was deleted), that memory stays. `flags`:
+    KVM_MEM_LOG_DIRTY_PAGES (1), KVM_MEM_READONLY (2). `ret` is 0 or a negative
+    errno, as for the other changes of slots.
     """
 
     slot: int
     gpa: int
     size: int
     userspace_addr: int
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSlot:
+    """The VMM deletes a memslot; the memory behind it stays."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class MoveSlot:
+    """The VMM moves a memslot to another `gpa` (bytes)."""
+
+    slot: int
+    gpa: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetSlotFlags:
+    """The VMM sets the flags of a memslot: dirty logging on (1) or off (0)."""
+
+    slot: int
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class GetDirtyLog:
+    """KVM_GET_DIRTY_LOG: `value` is the bitmap, bit i for page i of the slot (host pages)."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClearDirtyLog:
+    """KVM_CLEAR_DIRTY_LOG for `count` host pages from page `first` of the slot."""
+
+    slot: int
+    first: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +116,99 @@ class Discard:
     length: int
 
 
-Event = CreateVm | AddSlot | LoadCode | Write | Hcall | Access | Discard
+@dataclass(frozen=True, slots=True)
+class Migrate:
+    """The host moves the pages of a guest range to other frames (`gpa`, `length` in bytes)."""
+
+    gpa: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollapseHuge:
+    """The host backs `1 << shift` bytes of guest memory at `gpa` with one huge page.
+
+    khugepaged or hugetlbfs; `shift` is 21 or 30, and the address of the VMM that
+    `gpa` has must be a multiple of the size.
+    """
+
+    gpa: int
+    shift: int
+
+
+@dataclass(frozen=True, slots=True)
+class SplitHuge:
+    """The host splits the huge page of `1 << shift` bytes that holds `gpa`."""
+
+    gpa: int
+    shift: int
+
+
+@dataclass(frozen=True, slots=True)
+class Protect:
+    """The VMM makes its mapping of a guest range read-only or writable again (mprotect)."""
+
+    gpa: int
+    length: int
+    writable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """The host clears R over a guest range (`clear_young`): `ret` is 1 if any was set."""
+
+    gpa: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class TestAge:
+    """The host looks at R of one page (`test_young`): `ret` is 1 if it is set."""
+
+    __test__ = False  # not a test class for pytest
+
+    gpa: int
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyVm:
+    """The VMM closes the VM and unmaps its memory; `CreateVm` may follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchToHpt:
+    """The VMM switches the VM to a hash page table."""
+
+
+VmmEvent = (
+    AddSlot
+    | DeleteSlot
+    | MoveSlot
+    | SetSlotFlags
+    | GetDirtyLog
+    | ClearDirtyLog
+    | Migrate
+    | CollapseHuge
+    | SplitHuge
+    | Protect
+    | Age
+    | TestAge
+    | DestroyVm
+    | SwitchToHpt
+)
+"""What VMM and host do to the VM: each is an operation of a trace as it is."""
+
+Event = CreateVm | LoadCode | Write | Hcall | Access | Discard | VmmEvent
 
 
 class Result(NamedTuple):
     """What an event reports. None: the model does not predict the field.
 
     `ret`: r3 of the hypercall (two's complement, 64 bits); for an `Access` the
-    trap (0xc00 when the payload reached its `sc 1`, 0xe00, 0xe20) or the error
-    of H_ENTER_NESTED; for a `Discard` the result of madvise(2); else 0.
-    `value`: what a load loaded (8 bytes, little-endian).
+    trap (0xc00 when the payload reached its `sc 1`, 0xe00, 0xe20), H_TOO_HARD
+    (9999) where the VMM must emulate MMIO first, or the error of H_ENTER_NESTED; for
+    a `Discard` the result of madvise(2); else 0 or what the event says.
+    `value`: what a load loaded (8 bytes, little-endian), or a dirty bitmap.
     `nip`, `msr`: of the nested guest at its exit. `r3`: 0 when the payload did
     its access, else the vector of the interrupt that it took itself.
     `hdar`, `hdsisr`, `asdr`: of `hv_guest_state` at the exit; the guest had

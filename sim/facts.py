@@ -1,6 +1,7 @@
 """`HostFacts`: what the model is told about the host instead of guessing it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,12 @@ class HostFacts:
     `first_lpid`: the lowest LPID that is free when the VM is created
     (`kvmppc_alloc_lpid` starts at 1 and takes the lowest free one).
     `release`: the kernel's release, for the State only.
+    `pseries`: the host is itself a guest of a hypervisor (`kvmhv_on_pseries`).
+    `reads_instructions`: the host can load a nested guest's instruction, to
+    emulate MMIO. On pseries that needs H_COPY_TOFROM_GUEST, which QEMU lacks.
+    `readonly_memslots`: KVM_MEM_READONLY is accepted
+    (CONFIG_HAVE_KVM_READONLY_MEM, which no architecture code for POWER selects:
+    there the branches for read-only slots cannot be reached).
     """
 
     page_shift: int = 16
@@ -23,6 +30,23 @@ class HostFacts:
     hisi_flags_visible: bool = False
     first_lpid: int = 1
     release: str | None = None
+    pseries: bool = True
+    reads_instructions: bool = False
+    readonly_memslots: bool = False
+
+
+PLACES = (
+    "nested_guest",
+    "nested_idr",
+    "pud_table",
+    "pmd_table",
+    "pte_table",
+    "rmap_node",
+    "retry_before",
+    "retry",
+    "memslot",
+)
+"""Names that `Observations.failures` may hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +55,19 @@ class Observations:
 
     `failures`: places where the host could not go on, in the order in which
     they happened; each strikes once, at the first attempt that gets there:
-    `pud_table`, `pmd_table`, `pte_table`, `rmap_node` (the allocation failed),
-    `retry` (an unrelated invalidation made `mmu_invalidate_retry` true).
+    `nested_guest` (`kvmhv_alloc_nested`: memory or LPIDs are used up),
+    `nested_idr` (`__prealloc_nested`), `pud_table`, `pmd_table`, `pte_table`,
+    `rmap_node` (the allocation failed), `memslot` (`kvm_set_memslot`, -ENOMEM),
+    `retry_before` (an unrelated invalidation between reading the sequence number
+    and looking for the host page: `find_kvm_host_pte` gives nothing), `retry`
+    (one before the leaf is set: `mmu_invalidate_retry` in `kvmppc_create_pte`).
+    `host_pages`: real page numbers of abstract frames, where they matter: the
+    kernel passes one as a guest address when it frees a table (transition 22).
+    A frame that is not named has a number that no slot has.
     """
 
     failures: tuple[str, ...] = ()
+    host_pages: Mapping[int, int] = field(default_factory=dict)
 
 
 NOTHING_UNUSUAL = Observations()

@@ -18,8 +18,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 
-from nestscope.decoders.words.pte import PTE_C, PTE_R
-from nestscope.sim.constants import EAA_EXECUTE, EAA_READ, EAA_WRITE
+from nestscope.decoders.words.pte import (
+    PTE_C,
+    PTE_EAA_EXECUTE,
+    PTE_EAA_READ,
+    PTE_EAA_WRITE,
+    PTE_R,
+)
 from nestscope.sim.layout import MIB, GuestLayout
 from nestscope.sim.operations import (
     RWXRC,
@@ -116,8 +121,10 @@ class _Maker:
         """Any permissions that end, any R and C bits; mostly everything."""
         if self.random.random() < 0.6:
             return permission_bits(RWXRC)
-        rights = self.random.choice((0, EAA_READ, EAA_EXECUTE, EAA_READ | EAA_WRITE))
-        rights |= self.random.choice((0, EAA_EXECUTE))
+        rights = self.random.choice(
+            (0, PTE_EAA_READ, PTE_EAA_EXECUTE, PTE_EAA_READ | PTE_EAA_WRITE)
+        )
+        rights |= self.random.choice((0, PTE_EAA_EXECUTE))
         return rights | self.random.choice((0, PTE_R, PTE_R | PTE_C, PTE_C))
 
     def n_gpa(self) -> int:

@@ -5,22 +5,20 @@ the walk, then the access authority, then R and C. The lab runs on it; real
 POWER9 agrees but never writes R and C itself.
 """
 
-from nestscope.decoders.words.pte import PTE_C, PTE_R
-from nestscope.sim.constants import (
-    DSISR_ISSTORE,
-    DSISR_NOHPTE,
-    DSISR_PROTFAULT,
-    DSISR_SET_RC,
-    EAA_EXECUTE,
-    EAA_READ,
-    EAA_WRITE,
+from nestscope.decoders.words.pte import (
+    PTE_C,
+    PTE_EAA_EXECUTE,
+    PTE_EAA_READ,
+    PTE_EAA_WRITE,
+    PTE_R,
 )
+from nestscope.sim.constants import DSISR_ISSTORE, DSISR_NOHPTE, DSISR_PROTFAULT, DSISR_SET_RC
 from nestscope.sim.tree import RadixTree
 
 PERMITS = {
-    "load": EAA_READ | EAA_WRITE,
-    "store": EAA_WRITE,
-    "fetch": EAA_EXECUTE,
+    "load": PTE_EAA_READ | PTE_EAA_WRITE,
+    "store": PTE_EAA_WRITE,
+    "fetch": PTE_EAA_EXECUTE,
 }
 """EAA bits of which one is enough; RW implies read."""
 

@@ -1,85 +1,171 @@
-"""The VMM's memory on the host: anonymous, private, base pages only.
+"""The VMM's memory on the host: anonymous and private.
 
-Each page is absent, the shared zero page (after a read) or a private frame
-(after a write). Frames are abstract numbers that are never used twice; a frame
-that was never written reads as zeros.
+Each page is absent, the shared zero page (after a read) or private (after a
+write). Private pages are base pages, or parts of a huge page where the model is
+told so (`collapse`). Frames are abstract numbers that are never used twice; those
+of a huge page are consecutive and aligned. A frame that was never written reads
+as zeros.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Protocol
+
+from nestscope.sim.constants import PMD_SHIFT, PUD_SHIFT
+from nestscope.sim.steps import Steps
 
 ZERO_FRAME = 1
 """The shared zero page; 0 is never a frame."""
 
-Invalidate = Callable[[int, int], None]
+
+class MmuNotifier(Protocol):
+    """Who is told before translations of an hva range change, and afterwards."""
+
+    def start(self, start: int, end: int) -> Steps[None]:
+        """`invalidate_range_start`."""
+        ...
+
+    def end(self, start: int, end: int) -> Steps[None]:
+        """`invalidate_range_end`."""
+        ...
 
 
 class HostMemory:
     """Pages of the VMM's address space; addresses are host virtual (hva), in bytes.
 
-    `invalidate(start, end)` is the MMU notifier: called with a page-aligned hva
-    range before its translations change.
+    `pages`: frames of base pages, by hva >> page_shift. `huge[shift]`: first
+    frames of huge pages, by hva >> shift. `protected`: pages that the VMM made
+    read-only. Methods that change translations are paths (`sim.steps`), because
+    the notifier runs before and after them.
     """
 
-    __slots__ = ("contents", "invalidate", "next_frame", "page_shift", "page_size", "pages")
+    __slots__ = (
+        "contents",
+        "huge",
+        "next_frame",
+        "notifier",
+        "page_shift",
+        "page_size",
+        "pages",
+        "protected",
+    )
 
-    def __init__(self, page_shift: int, invalidate: Invalidate) -> None:
+    def __init__(self, page_shift: int, first_frame: int = ZERO_FRAME + 1) -> None:
         self.page_shift = page_shift
         self.page_size = 1 << page_shift
         self.pages: dict[int, int] = {}
+        self.huge: dict[int, dict[int, int]] = {}
+        self.protected: set[int] = set()
         self.contents: dict[int, bytearray] = {}
-        self.next_frame = ZERO_FRAME + 1
-        self.invalidate = invalidate
+        self.next_frame = first_frame
+        self.notifier: MmuNotifier | None = None
+
+    def find(self, page: int) -> tuple[int, int]:
+        """Return `(frame, shift)` of a page, `(0, 0)` without one; `shift` is 0 for a base page.
+
+        `__find_linux_pte` on the VMM's tree; the frame is that of the base page.
+        """
+        frame = self.pages.get(page)
+        if frame is not None:
+            return frame, 0
+        for shift, blocks in self.huge.items():
+            bits = shift - self.page_shift
+            first = blocks.get(page >> bits)
+            if first is not None:
+                return first + (page & ((1 << bits) - 1)), shift
+        return 0, 0
 
     def read_fault(self, page: int) -> int:
         """Return the frame of `page` for reading; an absent page gets the zero page.
 
         `do_anonymous_page` without FAULT_FLAG_WRITE: no notifier is called.
         """
-        return self.pages.setdefault(page, ZERO_FRAME)
+        frame = self.find(page)[0]
+        if not frame:
+            frame = self.pages[page] = ZERO_FRAME
+        return frame
 
-    def write_fault(self, page: int) -> int:
-        """Return the private frame of `page`; an absent or zero page gets a new one.
+    def private_frame(self, page: int) -> int:
+        """Return the frame that may be written now, 0 without one.
+
+        `get_user_page_fast_only(FOLL_WRITE)`.
+        """
+        frame = self.pages.get(page)
+        if frame is None and self.huge:
+            frame = self.find(page)[0]
+        if not frame or frame == ZERO_FRAME or page in self.protected:
+            return 0
+        return frame
+
+    def write_fault(self, page: int) -> Steps[int]:
+        """Return the private frame of `page`, 0 (-EFAULT) if it is protected.
 
         `do_anonymous_page` for an absent page (no notifier), `wp_page_copy` for
         the zero page, which notifies before it changes the translation.
         """
-        frame = self.pages.get(page)
-        if frame is not None and frame != ZERO_FRAME:
+        frame = self.private_frame(page)
+        if frame or page in self.protected:
             return frame
-        if frame == ZERO_FRAME:
-            self.invalidate(page << self.page_shift, (page + 1) << self.page_shift)
+        if self.pages.get(page) != ZERO_FRAME:
+            return self.new_page(page)
+        start = page << self.page_shift
+        yield from self.before(start, start + self.page_size)
+        frame = self.new_page(page)
+        yield from self.after(start, start + self.page_size)
+        return frame
+
+    def new_page(self, page: int) -> int:
+        """Back a page with a fresh frame."""
         frame = self.next_frame
         self.next_frame += 1
         self.pages[page] = frame
         return frame
 
-    def is_writable(self, page: int) -> bool:
-        """Whether `get_user_page_fast_only(FOLL_WRITE)` succeeds: a private frame is there."""
-        return self.pages.get(page, ZERO_FRAME) != ZERO_FRAME
+    def before(self, start: int, end: int) -> Steps[None]:
+        """Tell the notifier that translations of a range will change."""
+        if self.notifier is not None:
+            yield "invalidate_range_start"
+            yield from self.notifier.start(start, end)
+            yield "change the translation"
 
-    def read(self, hva: int, length: int) -> bytes:
-        """Read as user space or `copy_from_user` does: absent pages become the zero page."""
-        result = bytearray()
+    def after(self, start: int, end: int) -> Steps[None]:
+        """Tell the notifier that they have changed."""
+        if self.notifier is not None:
+            yield "invalidate_range_end"
+            yield from self.notifier.end(start, end)
+
+    def chunks(self, hva: int, length: int) -> Iterator[tuple[int, int, int]]:
+        """Yield `(page, offset, length)` of every page that a range touches."""
         while length:
             offset = hva & (self.page_size - 1)
             part = min(length, self.page_size - offset)
-            frame = self.pages.get(hva >> self.page_shift)
-            if frame is None:
-                frame = self.read_fault(hva >> self.page_shift)
-            content = self.contents.get(frame)
-            result += bytes(part) if content is None else content[offset : offset + part]
+            yield hva >> self.page_shift, offset, part
             hva += part
             length -= part
-        return bytes(result)
 
-    def write(self, hva: int, data: bytes) -> None:
-        """Write as user space or `copy_to_user` does: every page becomes private."""
-        while data:
-            offset = hva & (self.page_size - 1)
-            part = min(len(data), self.page_size - offset)
-            self.write_frame(self.write_fault(hva >> self.page_shift), offset, data[:part])
-            hva += part
-            data = data[part:]
+    def read(self, hva: int, length: int) -> bytes:
+        """Read as user space or `copy_from_user` does: absent pages become the zero page."""
+        offset = hva & (self.page_size - 1)
+        if offset + length <= self.page_size:
+            page = hva >> self.page_shift
+            frame = self.pages.get(page) or self.read_fault(page)
+            return self.read_frame(frame, offset, length)
+        return b"".join(
+            self.read_frame(self.read_fault(page), offset, part)
+            for page, offset, part in self.chunks(hva, length)
+        )
+
+    def write(self, hva: int, data: bytes) -> Steps[bool]:
+        """Write as user space or `copy_to_user` does; False at a protected page."""
+        done = 0
+        for page, offset, part in self.chunks(hva, len(data)):
+            frame = self.private_frame(page)
+            if not frame:
+                frame = yield from self.write_fault(page)
+                if not frame:
+                    return False
+            self.write_frame(frame, offset, data[done : done + part])
+            done += part
+        return True
 
     def write_frame(self, frame: int, offset: int, data: bytes) -> None:
         """Change the contents of a private frame."""
@@ -93,14 +179,109 @@ class HostMemory:
         content = self.contents.get(frame)
         return bytes(length) if content is None else bytes(content[offset : offset + length])
 
-    def discard(self, hva: int, length: int) -> None:
+    def discard(self, hva: int, length: int) -> Steps[None]:
         """Make whole pages absent: madvise(MADV_DONTNEED), `zap_page_range_single`.
 
-        The notifier is called for the range even when nothing is there.
+        The notifier is called for the range even when nothing is there. A huge
+        page that is only partly in the range is split first.
         """
-        self.invalidate(hva, hva + length)
-        first, last = hva >> self.page_shift, (hva + length) >> self.page_shift
-        for page in range(first, last):
-            frame = self.pages.pop(page, None)
-            if frame is not None and frame != ZERO_FRAME:
+        end = hva + length
+        yield from self.before(hva, end)
+        for shift, at in self.huge_pages(hva, end):
+            if at < hva or at + (1 << shift) > end:
+                yield from self.split(at, shift)
+        for page in self.held_pages(hva, end):
+            frame = self.pages.pop(page)
+            self.contents.pop(frame, None)
+        for shift, at in self.huge_pages(hva, end):
+            first = self.huge[shift].pop(at >> shift)
+            for frame in range(first, first + (1 << shift - self.page_shift)):
                 self.contents.pop(frame, None)
+        yield from self.after(hva, end)
+
+    def held_pages(self, hva: int, end: int) -> list[int]:
+        """Return the base pages of a range that are there."""
+        first, last = hva >> self.page_shift, end >> self.page_shift
+        if last - first > len(self.pages):
+            return sorted(page for page in self.pages if first <= page < last)
+        return [page for page in range(first, last) if page in self.pages]
+
+    def huge_pages(self, hva: int, end: int) -> list[tuple[int, int]]:
+        """Return `(shift, hva)` of every huge page that a range touches."""
+        return [
+            (shift, block << shift)
+            for shift, blocks in self.huge.items()
+            for block in sorted(blocks)
+            if hva < block + 1 << shift and block << shift < end
+        ]
+
+    def migrate(self, hva: int, length: int) -> Steps[None]:
+        """Move private pages to other frames with the same contents (page migration)."""
+        end = hva + length
+        yield from self.before(hva, end)
+        for page in self.held_pages(hva, end):
+            old = self.pages[page]
+            if old != ZERO_FRAME:
+                self.move_contents(old, self.new_page(page))
+        for shift, at in self.huge_pages(hva, end):
+            first = self.huge[shift][at >> shift]
+            self.huge[shift][at >> shift] = fresh = self.fresh_block(shift)
+            for i in range(1 << shift - self.page_shift):
+                self.move_contents(first + i, fresh + i)
+        yield from self.after(hva, end)
+
+    def move_contents(self, old: int, new: int) -> None:
+        """Give the contents of one frame to another."""
+        content = self.contents.pop(old, None)
+        if content is not None:
+            self.contents[new] = content
+
+    def fresh_block(self, shift: int) -> int:
+        """Return the first of the frames of a new huge page, aligned as its size."""
+        count = 1 << shift - self.page_shift
+        first = (self.next_frame + count - 1) & -count
+        self.next_frame = first + count
+        return first
+
+    def collapse(self, hva: int, shift: int) -> Steps[None]:
+        """Back `1 << shift` bytes at `hva` with one huge page (khugepaged, hugetlbfs).
+
+        Contents stay; absent parts become zeros.
+        """
+        end = hva + (1 << shift)
+        yield from self.before(hva, end)
+        first = self.fresh_block(shift)
+        base = hva >> self.page_shift
+        for page in self.held_pages(hva, end):
+            self.move_contents(self.pages.pop(page), first + page - base)
+        for size, at in self.huge_pages(hva, end):
+            old = self.huge[size].pop(at >> size)
+            for i in range(1 << size - self.page_shift):
+                self.move_contents(old + i, first + (at >> self.page_shift) - base + i)
+        self.huge.setdefault(shift, {})[hva >> shift] = first
+        yield from self.after(hva, end)
+
+    def split(self, hva: int, shift: int) -> Steps[None]:
+        """Turn a huge page into base pages of the same frames (`__split_huge_pmd`)."""
+        end = hva + (1 << shift)
+        yield from self.before(hva, end)
+        first = self.huge[shift].pop(hva >> shift)
+        for i in range(1 << shift - self.page_shift):
+            self.pages[(hva >> self.page_shift) + i] = first + i
+        if not self.huge[shift]:
+            del self.huge[shift]
+        yield from self.after(hva, end)
+
+    def protect(self, hva: int, length: int, *, writable: bool) -> Steps[None]:
+        """mprotect(2): `change_protection` notifies around the change."""
+        yield from self.before(hva, hva + length)
+        pages = range(hva >> self.page_shift, (hva + length) >> self.page_shift)
+        if writable:
+            self.protected.difference_update(pages)
+        else:
+            self.protected.update(pages)
+        yield from self.after(hva, hva + length)
+
+
+HUGE_SHIFTS = (PMD_SHIFT, PUD_SHIFT)
+"""Sizes of huge pages: log2 of 2 MiB and 1 GiB."""

@@ -1,16 +1,34 @@
 """`struct kvm` of the model: one VM with its slots, trees and nested guests."""
 
+from collections.abc import Mapping
+
 from nestscope.sim.constants import KVM_MEMSLOT_INVALID, KVM_USER_MEM_SLOTS
 from nestscope.sim.facts import NOTHING_UNUSUAL, HostFacts
 from nestscope.sim.hostmm import HostMemory
 from nestscope.sim.rmap import Rmap
+from nestscope.sim.steps import Mutex, Srcu
 from nestscope.sim.tree import RadixTree
 
 
 class Memslot:
-    """`struct kvm_memory_slot`; `rmap` is keyed by gfn - base_gfn, empty words have no key."""
+    """`struct kvm_memory_slot`.
 
-    __slots__ = ("base_gfn", "flags", "id", "npages", "rmap", "rmap_array", "userspace_addr")
+    `rmap` is keyed by gfn - base_gfn, empty words have no key; copies of a slot
+    share it. `dirty` is the bitmap of the pages that are known to be dirty, None
+    while logging is off. `freed`: the array has gone back to `vfree`.
+    """
+
+    __slots__ = (
+        "base_gfn",
+        "dirty",
+        "flags",
+        "freed",
+        "id",
+        "npages",
+        "rmap",
+        "rmap_array",
+        "userspace_addr",
+    )
 
     def __init__(
         self, *, slot: int, base_gfn: int, npages: int, userspace_addr: int, flags: int, array: int
@@ -22,6 +40,22 @@ class Memslot:
         self.flags = flags
         self.rmap_array = array
         self.rmap: Rmap = {}
+        self.dirty: set[int] | None = None
+        self.freed = False
+
+    def copy(self, *, base_gfn: int, flags: int) -> "Memslot":
+        """`kvm_copy_memslot` with another place or other flags; the array stays the same."""
+        copy = Memslot(
+            slot=self.id,
+            base_gfn=base_gfn,
+            npages=self.npages,
+            userspace_addr=self.userspace_addr,
+            flags=flags,
+            array=self.rmap_array,
+        )
+        copy.rmap = self.rmap
+        copy.dirty = self.dirty
+        return copy
 
     def is_visible(self) -> bool:
         """`kvm_is_visible_memslot`."""
@@ -39,6 +73,7 @@ class NestedGuest:
         "released",
         "shadow",
         "shadow_lpid",
+        "tlb_lock",
     )
 
     def __init__(self, l1_lpid: int, shadow_lpid: int, shadow: RadixTree) -> None:
@@ -49,35 +84,48 @@ class NestedGuest:
         self.process_table = 0
         self.refcnt = 0
         self.released = False
+        self.tlb_lock = Mutex(f"tlb_lock of {l1_lpid}")
 
 
 class Kvm:
     """`struct kvm` and `struct kvm_arch`.
 
-    `nested` is `kvm_nested_guest_idr`. `lpids` are the LPIDs in use on the host
-    (`lpid_inuse`). `payload_frame` is the host page with the payload's code,
-    whose bytes the model does not know. Abstract addresses are handed out by `new_address`: never
-    the same one twice.
+    `nested` is `kvm_nested_guest_idr`, `reserved` the keys that are taken in it,
+    with or without a nested guest. `running` are the `vcpu->arch.nested` of all
+    vCPUs. `lpids` are the LPIDs in use on the host (`lpid_inuse`).
+    `payload_frame` is the host page with the payload's code, whose bytes the
+    model does not know; 0 without one. Abstract addresses are handed out by
+    `new_address`: never the same one twice. `uses_after_free` says where a path
+    used what the kernel had freed: it is a defect of the kernel, not of the run.
     """
 
     __slots__ = (
         "address",
         "facts",
         "failures",
+        "host_pages",
         "l1_ptcr",
         "last_address",
         "lpid",
         "lpids",
         "memory",
         "memslots",
+        "mmu_invalidate_in_progress",
         "mmu_invalidate_seq",
+        "mn_active_invalidate_count",
         "nested",
         "page_shift",
         "payload_frame",
         "pgtable",
+        "radix",
+        "reserved",
+        "running",
+        "slots_lock",
+        "srcu",
+        "uses_after_free",
     )
 
-    def __init__(self, facts: HostFacts) -> None:
+    def __init__(self, facts: HostFacts, memory: HostMemory) -> None:
         self.facts = facts
         self.page_shift = facts.page_shift
         self.last_address = 0
@@ -85,13 +133,22 @@ class Kvm:
         self.lpids: set[int] = set(range(1, facts.first_lpid))
         self.lpid = self.alloc_lpid()
         self.l1_ptcr = 0
+        self.radix = True
         self.mmu_invalidate_seq = 0
+        self.mmu_invalidate_in_progress = 0
+        self.mn_active_invalidate_count = 0
+        self.slots_lock = Mutex("slots_lock")
+        self.srcu = Srcu()
         self.memslots: list[Memslot] = []
         self.nested: dict[int, NestedGuest] = {}
+        self.reserved: set[int] = set()
+        self.running: list[NestedGuest] = []
         self.pgtable = RadixTree(facts.page_shift, self.new_address())
-        self.memory = HostMemory(facts.page_shift, _no_notifier)
+        self.memory = memory
         self.payload_frame = 0
         self.failures: list[str] = list(NOTHING_UNUSUAL.failures)
+        self.host_pages: Mapping[int, int] = NOTHING_UNUSUAL.host_pages
+        self.uses_after_free: list[str] = []
 
     def new_address(self) -> int:
         """Return an abstract address for a host object."""
@@ -108,7 +165,7 @@ class Kvm:
 
     def free_lpid(self, lpid: int) -> None:
         """`kvmppc_free_lpid`."""
-        self.lpids.remove(lpid)
+        self.lpids.discard(lpid)
 
     def gfn_to_memslot(self, gfn: int) -> Memslot | None:
         """Return the slot that holds the absolute frame number `gfn`."""
@@ -126,7 +183,7 @@ class Kvm:
 
         Reading through the VMM's mapping may map the zero page there.
         """
-        data = bytearray()
+        data = b""
         while length:
             offset = gpa & ((1 << self.page_shift) - 1)
             part = min(length, (1 << self.page_shift) - offset)
@@ -136,7 +193,17 @@ class Kvm:
             data += self.memory.read(self.hva_of(memslot, gpa >> self.page_shift) + offset, part)
             gpa += part
             length -= part
-        return bytes(data)
+        return data
+
+    def mark_page_dirty(self, gpa: int) -> None:
+        """`mark_page_dirty`: the kernel itself wrote to guest memory."""
+        memslot = self.gfn_to_memslot(gpa >> self.page_shift)
+        if memslot is not None and memslot.dirty is not None:
+            memslot.dirty.add((gpa >> self.page_shift) - memslot.base_gfn)
+
+    def invalidated_since(self, mmu_seq: int) -> bool:
+        """`mmu_invalidate_retry`."""
+        return self.mmu_invalidate_in_progress > 0 or self.mmu_invalidate_seq != mmu_seq
 
     def strikes(self, failure: str) -> bool:
         """Whether the next observed failure is this one; it is then used up."""
@@ -145,6 +212,7 @@ class Kvm:
             return True
         return False
 
-
-def _no_notifier(start: int, end: int) -> None:
-    """Stand in until `sim.notifier.register` connects the VM."""
+    def touch(self, nested: NestedGuest, where: str) -> None:
+        """Note it if a nested guest is used although it was freed."""
+        if nested.released:
+            self.uses_after_free.append(f"{where}: nested guest {nested.l1_lpid} was freed before")

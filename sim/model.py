@@ -1,33 +1,32 @@
 """`Model`: events in, results and State out. Dispatch only; the rules are elsewhere."""
 
+from collections.abc import Callable
+
 from nestscope.decoders import state as st
-from nestscope.sim import notifier, rmap
+from nestscope.sim import notifier, vmm
 from nestscope.sim.constants import (
-    EINVAL,
+    H_NOT_AVAILABLE,
+    H_PARAMETER,
+    H_RPT_INVALIDATE,
     H_SET_PARTITION_TABLE,
     H_TLB_INVALIDATE,
-    U64,
 )
 from nestscope.sim.enter import enter_nested_guest
 from nestscope.sim.errors import UnmodelledError
-from nestscope.sim.events import (
-    DONE,
-    Access,
-    AddSlot,
-    CreateVm,
-    Discard,
-    Event,
-    Hcall,
-    LoadCode,
-    Result,
-    Write,
-)
+from nestscope.sim.events import DONE, Access, CreateVm, DestroyVm, Event, Hcall, LoadCode, Result
 from nestscope.sim.facts import NOTHING_UNUSUAL, HostFacts, Observations
+from nestscope.sim.hostmm import ZERO_FRAME, HostMemory
 from nestscope.sim.instantiate import guest_access
-from nestscope.sim.kvm import Kvm, Memslot, NestedGuest
+from nestscope.sim.kvm import Kvm
 from nestscope.sim.layout import LAYOUT, GuestLayout
+from nestscope.sim.lifecycle import destroy_vm
+from nestscope.sim.model_state import nested_state, vm_state
 from nestscope.sim.nested import set_partition_table
+from nestscope.sim.rpt import rpt_invalidate
+from nestscope.sim.steps import Steps, drain
 from nestscope.sim.tlbie import do_nested_tlbie
+
+__all__ = ["Model", "nested_state", "vm_state"]
 
 
 class Model:
@@ -41,10 +40,11 @@ class Model:
         self.facts = facts
         self.layout = layout
         self._kvm: Kvm | None = None
+        self._next_frame = ZERO_FRAME + 1
 
     @property
     def kvm(self) -> Kvm:
-        """The VM; raises UnmodelledError before `CreateVm`."""
+        """The VM; raises UnmodelledError while there is none."""
         if self._kvm is None:
             raise UnmodelledError("an event before CreateVm")
         return self._kvm
@@ -57,59 +57,84 @@ class Model:
                 in the middle of the event and must not be used further.
         """
         if isinstance(event, CreateVm):
-            self._kvm = Kvm(self.facts)
-            notifier.register(self._kvm)
+            self.create_vm()
             return DONE
         kvm = self.kvm
-        kvm.failures = list(observed.failures)
-        result = self._execute(kvm, event)
+        if observed is not NOTHING_UNUSUAL:
+            kvm.failures = list(observed.failures)
+            kvm.host_pages = observed.host_pages
+        result = drain(self.path(event))
         if kvm.failures:
             raise UnmodelledError(f"these failures found no place to strike: {kvm.failures}")
+        kvm.host_pages = NOTHING_UNUSUAL.host_pages
         return result
 
-    def _execute(self, kvm: Kvm, event: Event) -> Result:
-        match event:
-            case Access():
-                return self._access(kvm, event)
-            case Hcall():
-                return self._hcall(kvm, event)
-            case Write():
-                vmm_write(kvm, event.gpa, event.data)
-            case Discard():
-                return discard(kvm, event)
-            case AddSlot():
-                add_slot(kvm, event)
-            case LoadCode():
-                touch_for_write(kvm, self.layout.code)
-                kvm.payload_frame = touch_for_write(kvm, self.layout.payload)
-            case _:
-                raise UnmodelledError(f"the event {event}")
+    def create_vm(self) -> None:
+        """Make the VM; its memory has frames that no earlier VM had."""
+        if self._kvm is not None:
+            raise UnmodelledError("a second VM")
+        self._kvm = Kvm(self.facts, HostMemory(self.facts.page_shift, self._next_frame))
+        notifier.register(self._kvm)
+
+    def path(self, event: Event) -> Steps[Result]:
+        """Return the kernel's path through an event, to be interleaved with others.
+
+        The VM must exist. `Model.step` is the same, run to its end.
+        """
+        if isinstance(event, Access):
+            return self._access(event)
+        if isinstance(event, Hcall):
+            return self._hcall(event)
+        if isinstance(event, DestroyVm):
+            return self._destroy()
+        if isinstance(event, LoadCode):
+            return self._load_code()
+        return vmm.path(self.kvm, event)
+
+    def _load_code(self) -> Steps[Result]:
+        kvm = self.kvm
+        yield from vmm.touch_for_write(kvm, self.layout.code)
+        kvm.payload_frame = yield from vmm.touch_for_write(kvm, self.layout.payload)
         return DONE
 
-    def _hcall(self, kvm: Kvm, event: Hcall) -> Result:
-        self._before_hcall(kvm)
-        if event.number == H_SET_PARTITION_TABLE:
-            ret = set_partition_table(kvm, event.args[0])
-        elif event.number == H_TLB_INVALIDATE:
-            ret = do_nested_tlbie(kvm, *event.args[:3])
-        else:
+    def _destroy(self) -> Steps[Result]:
+        kvm = self.kvm
+        yield from destroy_vm(kvm)
+        self._next_frame = kvm.memory.next_frame
+        self._kvm = None
+        return DONE
+
+    def _hcall(self, event: Hcall) -> Steps[Result]:
+        kvm = self.kvm
+        yield from self._before_hcall(kvm)
+        args = event.args
+        handler = HCALLS.get(event.number)
+        if handler is None:
             raise UnmodelledError(f"hypercall {event.number:#x}")
-        guest_access(kvm, self.layout.mailbox, "store")
+        ret = yield from handler(kvm, args)
+        yield from guest_access(kvm, self.layout.mailbox, "store")
         return Result(ret=ret)
 
-    def _access(self, kvm: Kvm, event: Access) -> Result:
-        touch_for_write(kvm, self.layout.state)
-        touch_for_write(kvm, self.layout.regs)
-        self._before_hcall(kvm)
-        result = enter_nested_guest(kvm, event)
-        guest_access(kvm, self.layout.mailbox, "store")
+    def _access(self, event: Access) -> Steps[Result]:
+        kvm = self.kvm
+        layout = self.layout
+        yield from vmm.touch_for_write(kvm, layout.state)
+        yield from vmm.touch_for_write(kvm, layout.regs)
+        yield from self._before_hcall(kvm)
+        result = yield from enter_nested_guest(kvm, event)
+        if result.ret not in NOT_ENTERED:
+            kvm.mark_page_dirty(layout.state)
+            kvm.mark_page_dirty(layout.regs)
+        yield from guest_access(kvm, layout.mailbox, "store")
         return result
 
-    def _before_hcall(self, kvm: Kvm) -> None:
+    def _before_hcall(self, kvm: Kvm) -> Steps[None]:
         """The VMM fills the mailbox; the stub is fetched and reads it."""
-        touch_for_write(kvm, self.layout.mailbox)
-        guest_access(kvm, self.layout.code, "fetch")
-        guest_access(kvm, self.layout.mailbox, "load")
+        if not kvm.radix:
+            raise UnmodelledError("a guest that runs on a hash page table")
+        yield from vmm.touch_for_write(kvm, self.layout.mailbox)
+        yield from guest_access(kvm, self.layout.code, "fetch")
+        yield from guest_access(kvm, self.layout.mailbox, "load")
 
     def state(self) -> st.State:
         """Return everything that `read_state` would find in a kernel's memory."""
@@ -118,100 +143,17 @@ class Model:
         return st.State(st.Source("model", "model"), info, vms)
 
 
-def vmm_hva(kvm: Kvm, gpa: int) -> int:
-    """Return where the VMM sees guest real address `gpa`."""
-    memslot = kvm.gfn_to_memslot(gpa >> kvm.page_shift)
-    if memslot is None:
-        raise UnmodelledError(f"the VMM has no memory for {gpa:#x}")
-    return kvm.hva_of(memslot, gpa >> kvm.page_shift) + (gpa & ((1 << kvm.page_shift) - 1))
+def _set_partition_table(kvm: Kvm, args: tuple[int, ...]) -> Steps[int]:
+    yield "set the partition table"
+    return set_partition_table(kvm, args[0])
 
 
-def vmm_write(kvm: Kvm, gpa: int, data: bytes) -> None:
-    """Write guest memory through the VMM's mapping; slots are contiguous there."""
-    if data:
-        vmm_hva(kvm, gpa + len(data) - 1)
-        kvm.memory.write(vmm_hva(kvm, gpa), data)
+HCALLS: dict[int, Callable[[Kvm, tuple[int, ...]], Steps[int]]] = {
+    H_SET_PARTITION_TABLE: _set_partition_table,
+    H_TLB_INVALIDATE: lambda kvm, args: do_nested_tlbie(kvm, *args[:3]),
+    H_RPT_INVALIDATE: lambda kvm, args: rpt_invalidate(kvm, *args[:6]),
+}
+"""Hypercalls of the guest that the model knows. The VMM has enabled H_RPT_INVALIDATE."""
 
-
-def touch_for_write(kvm: Kvm, gpa: int) -> int:
-    """Make the page private, as any write of the VMM does; return its frame."""
-    return kvm.memory.write_fault(vmm_hva(kvm, gpa) >> kvm.page_shift)
-
-
-def discard(kvm: Kvm, event: Discard) -> Result:
-    """madvise(MADV_DONTNEED): whole host pages; the end is rounded up."""
-    page_mask = (1 << kvm.page_shift) - 1
-    hva = vmm_hva(kvm, event.gpa)
-    if hva & page_mask:
-        return Result(ret=-EINVAL & U64)
-    length = (event.length + page_mask) & ~page_mask
-    if length:
-        vmm_hva(kvm, event.gpa + length - 1)
-        kvm.memory.discard(hva, length)
-    return DONE
-
-
-def add_slot(kvm: Kvm, event: AddSlot) -> None:
-    """KVM_SET_USER_MEMORY_REGION for a new slot: an empty rmap array."""
-    shift = kvm.page_shift
-    if (event.gpa | event.size | event.userspace_addr) & ((1 << shift) - 1):
-        raise UnmodelledError("a memslot that is not page-aligned")
-    if any(memslot.id == event.slot for memslot in kvm.memslots):
-        raise UnmodelledError("a change of a memslot")
-    kvm.memslots.append(
-        Memslot(
-            slot=event.slot,
-            base_gfn=event.gpa >> shift,
-            npages=event.size >> shift,
-            userspace_addr=event.userspace_addr,
-            flags=0,
-            array=kvm.new_address(),
-        )
-    )
-
-
-def vm_state(kvm: Kvm) -> st.Vm:
-    """Return the VM as the State knows it."""
-    return st.Vm(
-        kvm=kvm.address,
-        lpid=kvm.lpid,
-        radix=True,
-        mmu_lock_held=False,
-        l1_ptcr=kvm.l1_ptcr,
-        memslots=tuple(memslot_state(memslot) for memslot in kvm.memslots),
-        host_leaves=st.Leaves.build(kvm.pgtable.leaves()),
-        nested=tuple(nested_state(kvm.nested[lpid]) for lpid in sorted(kvm.nested)),
-    )
-
-
-def memslot_state(memslot: Memslot) -> st.Memslot:
-    """Return a memslot with its chains, head first."""
-    return st.Memslot(
-        memslot.id,
-        memslot.base_gfn,
-        memslot.npages,
-        memslot.userspace_addr,
-        memslot.flags,
-        memslot.rmap_array,
-        st.Chains.build(
-            (
-                memslot.base_gfn + index,
-                st.FORM_SINGLE if isinstance(chain, int) else st.FORM_LIST,
-                [rmap.unpack(word) for word in rmap.stored_words(chain)],
-            )
-            for index, chain in memslot.rmap.items()
-        ),
-    )
-
-
-def nested_state(nested: NestedGuest) -> st.NestedGuest:
-    """Return a nested guest with its shadow leaves."""
-    return st.NestedGuest(
-        nested.l1_lpid,
-        nested.shadow_lpid,
-        nested.refcnt,
-        nested.l1_gr_to_hr,
-        nested.process_table,
-        nested.shadow.root,
-        st.Leaves.build(nested.shadow.leaves()),
-    )
+NOT_ENTERED = (H_NOT_AVAILABLE, H_PARAMETER)
+"""H_ENTER_NESTED failed before anything ran: nothing is copied back to the guest."""

@@ -1,14 +1,16 @@
 """Life of a nested guest on the host (`struct kvm_nested_guest`)."""
 
+from nestscope.decoders.words.ptcr import partition_count, partition_table
 from nestscope.sim.constants import (
     H_PARAMETER,
     H_SUCCESS,
     KVM_MAX_NESTED_GUESTS_SHIFT,
-    PTCR_BASE,
-    SIZE_MASK,
 )
 from nestscope.sim.kvm import Kvm, NestedGuest
+from nestscope.sim.steps import Steps
 from nestscope.sim.tree import RadixTree
+
+ENTRY_SIZE = 16
 
 
 def set_partition_table(kvm: Kvm, ptcr: int) -> int:
@@ -16,35 +18,47 @@ def set_partition_table(kvm: Kvm, ptcr: int) -> int:
 
     `kvmhv_set_partition_table`, transition 24.
     """
-    memslot = kvm.gfn_to_memslot((ptcr & PTCR_BASE) >> kvm.page_shift)
-    too_large = (ptcr & SIZE_MASK) + 12 - 4 > KVM_MAX_NESTED_GUESTS_SHIFT
+    memslot = kvm.gfn_to_memslot(partition_table(ptcr) >> kvm.page_shift)
+    too_large = partition_count(ptcr) > 1 << KVM_MAX_NESTED_GUESTS_SHIFT
     if too_large or memslot is None or not memslot.is_visible():
         return H_PARAMETER
     kvm.l1_ptcr = ptcr
     return H_SUCCESS
 
 
-def entry_limit(kvm: Kvm) -> int:
-    """Return how many entries the guest's partition table has."""
-    return 1 << ((kvm.l1_ptcr & SIZE_MASK) + 12 - 4)
-
-
-def get_nested(kvm: Kvm, l1_lpid: int, *, create: bool) -> NestedGuest | None:
+def get_nested(kvm: Kvm, l1_lpid: int, *, create: bool) -> Steps[NestedGuest | None]:
     """Take a reference to nested guest `l1_lpid`, making it if asked (transition 23).
 
-    `kvmhv_get_nested`. Numbers with bit 31 set are negative in the kernel and
-    fail its unsigned comparison, as they do here.
+    `kvmhv_get_nested`. The kernel takes the number as an `int`: bits above 31 are
+    lost, and with bit 31 set it fails the unsigned comparison. Two vCPUs that
+    enter a new one at once: the second finds the key reserved and gets nothing.
     """
-    if l1_lpid >= entry_limit(kvm):
+    l1_lpid &= 0xFFFF_FFFF
+    if l1_lpid >= partition_count(kvm.l1_ptcr):
         return None
+    yield "find the nested guest"
+    nested = kvm.nested.get(l1_lpid)
+    if nested is not None:
+        nested.refcnt += 1
+        return nested
+    if not create:
+        return None
+    yield "make the nested guest"
+    if kvm.strikes("nested_guest"):
+        return None
+    made = alloc_nested(kvm, l1_lpid)
+    if l1_lpid in kvm.reserved or kvm.strikes("nested_idr"):
+        release_nested(kvm, made)
+        return None
+    kvm.reserved.add(l1_lpid)
+    yield "add the nested guest"
     nested = kvm.nested.get(l1_lpid)
     if nested is None:
-        if not create:
-            return None
-        nested = alloc_nested(kvm, l1_lpid)
-        kvm.nested[l1_lpid] = nested
+        nested = kvm.nested[l1_lpid] = made
         nested.refcnt = 1
     nested.refcnt += 1
+    if nested is not made:
+        release_nested(kvm, made)
     return nested
 
 
@@ -54,34 +68,56 @@ def alloc_nested(kvm: Kvm, l1_lpid: int) -> NestedGuest:
     return NestedGuest(l1_lpid, kvm.alloc_lpid(), shadow)
 
 
-def put_nested(kvm: Kvm, nested: NestedGuest) -> None:
+def put_nested(kvm: Kvm, nested: NestedGuest) -> Steps[None]:
     """`kvmhv_put_nested`: the last reference releases."""
+    yield "put the nested guest"
+    kvm.touch(nested, "kvmhv_put_nested")
     nested.refcnt -= 1
     if nested.refcnt == 0:
+        yield "release the nested guest"
         release_nested(kvm, nested)
 
 
 def release_nested(kvm: Kvm, nested: NestedGuest) -> None:
     """`kvmhv_release_nested`: rmap entries stay behind, stale (transition 16)."""
+    kvm.touch(nested, "kvmhv_release_nested")
     nested.shadow.clear()
     kvm.free_lpid(nested.shadow_lpid)
     nested.released = True
 
 
-def remove_nested(kvm: Kvm, nested: NestedGuest) -> None:
+def remove_nested(kvm: Kvm, nested: NestedGuest) -> Steps[None]:
     """`kvmhv_remove_nested`: take it out of the idr and drop the idr's reference."""
+    yield "remove the nested guest"
     if kvm.nested.get(nested.l1_lpid) is nested:
         del kvm.nested[nested.l1_lpid]
+        kvm.reserved.discard(nested.l1_lpid)
         nested.refcnt -= 1
     if nested.refcnt == 0:
+        yield "release the nested guest"
         release_nested(kvm, nested)
+
+
+def lock_tlb(kvm: Kvm, nested: NestedGuest) -> Steps[None]:
+    """`mutex_lock(&gp->tlb_lock)`."""
+    while nested.tlb_lock.held:
+        yield nested.tlb_lock
+    kvm.touch(nested, "mutex_lock(tlb_lock)")
+    nested.tlb_lock.held = True
+
+
+def unlock_tlb(kvm: Kvm, nested: NestedGuest) -> None:
+    """`mutex_unlock(&gp->tlb_lock)`."""
+    kvm.touch(nested, "mutex_unlock(tlb_lock)")
+    nested.tlb_lock.held = False
 
 
 def update_ptbl_cache(kvm: Kvm, nested: NestedGuest) -> None:
     """Read the guest's partition table entry again (`kvmhv_update_ptbl_cache`)."""
     data = None
-    if nested.l1_lpid < entry_limit(kvm):
-        data = kvm.read_guest((kvm.l1_ptcr & PTCR_BASE) + (nested.l1_lpid << 4), 16)
+    if nested.l1_lpid < partition_count(kvm.l1_ptcr):
+        at = partition_table(kvm.l1_ptcr) + nested.l1_lpid * ENTRY_SIZE
+        data = kvm.read_guest(at, ENTRY_SIZE)
     if data is None:
         nested.l1_gr_to_hr = nested.process_table = 0
     else:
@@ -89,13 +125,16 @@ def update_ptbl_cache(kvm: Kvm, nested: NestedGuest) -> None:
         nested.process_table = int.from_bytes(data[8:], "big")
 
 
-def flush_nested(kvm: Kvm, nested: NestedGuest) -> None:
+def flush_nested(kvm: Kvm, nested: NestedGuest) -> Steps[None]:
     """Empty the shadow tree, read the entry again, drop the guest if it is 0.
 
     `kvmhv_flush_nested`, transition 16 for RIC=2. Only a first doubleword of 0
     drops the nested guest.
     """
+    yield "empty the shadow tree"
+    kvm.touch(nested, "kvmhv_flush_nested")
     nested.shadow.clear()
+    yield "read the partition table entry"
     update_ptbl_cache(kvm, nested)
     if nested.l1_gr_to_hr == 0:
-        remove_nested(kvm, nested)
+        yield from remove_nested(kvm, nested)

@@ -5,16 +5,21 @@
 
 from dataclasses import dataclass
 
-from nestscope.decoders.words.pte import PTE_C, PTE_R
-from nestscope.sim.constants import EAA_EXECUTE, EAA_READ, EAA_WRITE
+from nestscope.decoders.words.pte import (
+    PTE_C,
+    PTE_EAA_EXECUTE,
+    PTE_EAA_READ,
+    PTE_EAA_WRITE,
+    PTE_R,
+)
 
 SHIFTS = {"4K": 12, "64K": 16, "2M": 21, "1G": 30}
 """Page sizes of the radix tree: name and log2 of bytes."""
 
 PERMISSION_BITS = {
-    "r": EAA_READ,
-    "w": EAA_WRITE,
-    "x": EAA_EXECUTE,
+    "r": PTE_EAA_READ,
+    "w": PTE_EAA_WRITE,
+    "x": PTE_EAA_EXECUTE,
     "R": PTE_R,
     "C": PTE_C,
 }

@@ -8,8 +8,9 @@ from nestscope.sim.constants import (
     U64,
 )
 from nestscope.sim.kvm import Kvm, NestedGuest
-from nestscope.sim.nested import flush_nested, get_nested, put_nested
+from nestscope.sim.nested import flush_nested, get_nested, lock_tlb, put_nested, unlock_tlb
 from nestscope.sim.operations import Tlbie
+from nestscope.sim.steps import Steps
 from nestscope.sim.unmap import invalidate_shadow_pte
 
 AP_SHIFT = {0: 12, 5: 16, 1: 21, 2: 30}
@@ -23,46 +24,46 @@ def encode(operation: Tlbie) -> tuple[int, int, int]:
     return instruction, operation.lpid, rb & U64
 
 
-def do_nested_tlbie(kvm: Kvm, instruction: int, rs: int, rb: int) -> int:
+def do_nested_tlbie(kvm: Kvm, instruction: int, rs: int, rb: int) -> Steps[int]:
     """`kvmhv_do_nested_tlbie` with `kvmhv_emulate_priv_tlbie`."""
     ric, prs, r = instruction >> 18 & 3, instruction >> 17 & 1, instruction >> 16 & 1
     lpid, is_ = rs & 0xFFFF_FFFF, rb >> 10 & 3
     if not r or prs or ric == 3 or is_ == 1 or (is_ == 0 and ric in (1, 2)):
         return H_PARAMETER
     if is_ == 0:
-        return tlbie_tlb_addr(kvm, lpid, rb >> 5 & 7, rb >> 12)
-    if is_ == 2:
-        nested = get_nested(kvm, lpid, create=False)
-        if nested is not None:
-            tlbie_lpid(kvm, nested, ric)
-            put_nested(kvm, nested)
+        shift = AP_SHIFT.get(rb >> 5 & 7)
+        if shift is None:
+            return H_PARAMETER
+        yield from tlbie_tlb_addr(kvm, lpid, shift, rb >> 12 << 12)
+    elif is_ == 2:
+        yield from tlbie_one_lpid(kvm, lpid, ric)
     else:
-        tlbie_all_lpid(kvm, ric)
+        yield from tlbie_all_lpid(kvm, ric)
     return H_SUCCESS
 
 
-def tlbie_tlb_addr(kvm: Kvm, lpid: int, ap: int, epn: int) -> int:
+def tlbie_tlb_addr(kvm: Kvm, lpid: int, shift: int, address: int) -> Steps[None]:
     """Clear the shadow leaves across one guest page, stepping by the size found.
 
-    `kvmhv_emulate_tlbie_tlb_addr`, transition 15. A guest page smaller than the
-    host's shifts 1 by a negative count, which POWER makes 0 pages: still one step.
+    `kvmhv_emulate_tlbie_tlb_addr`, transition 15; each leaf is a section of its
+    own. A guest page smaller than the host's shifts 1 by a negative count, which
+    POWER makes 0 pages: still one step.
     """
-    shift = AP_SHIFT.get(ap)
-    if shift is None:
-        return H_PARAMETER
-    nested = get_nested(kvm, lpid, create=False)
+    nested = yield from get_nested(kvm, lpid, create=False)
     if nested is None:
-        return H_SUCCESS
-    address = (epn << 12) & ~((1 << shift) - 1)
+        return
+    yield from lock_tlb(kvm, nested)
+    address &= ~((1 << shift) - 1)
     npages = (1 << shift) >> kvm.page_shift
     while True:
+        yield "invalidate a shadow leaf"
         step = empty_stretch(nested, address) or invalidate_shadow_pte(kvm, nested, address)
         npages -= 1 << (step - kvm.page_shift)
         address += 1 << step
         if npages <= 0:
             break
-    put_nested(kvm, nested)
-    return H_SUCCESS
+    unlock_tlb(kvm, nested)
+    yield from put_nested(kvm, nested)
 
 
 def empty_stretch(nested: NestedGuest, address: int) -> int:
@@ -77,18 +78,40 @@ def empty_stretch(nested: NestedGuest, address: int) -> int:
     return 0 if masked >> PMD_SHIFT in shadow.pte_tables else PMD_SHIFT
 
 
-def tlbie_lpid(kvm: Kvm, nested: NestedGuest, ric: int) -> None:
-    """Invalidate everything of one nested guest (`kvmhv_emulate_tlbie_lpid`, transition 16)."""
+def tlbie_one_lpid(kvm: Kvm, lpid: int, ric: int) -> Steps[None]:
+    """Invalidate everything of nested guest `lpid`, if there is one."""
+    nested = yield from get_nested(kvm, lpid, create=False)
+    if nested is not None:
+        yield from tlbie_lpid(kvm, nested, ric)
+        yield from put_nested(kvm, nested)
+
+
+def tlbie_lpid(kvm: Kvm, nested: NestedGuest, ric: int) -> Steps[None]:
+    """Invalidate everything of one nested guest (`kvmhv_emulate_tlbie_lpid`, transition 16).
+
+    RIC=0 empties the shadow tree, RIC=1 does nothing (nothing is cached).
+    """
+    yield from lock_tlb(kvm, nested)
     if ric == 0:
+        yield "empty the shadow tree"
+        kvm.touch(nested, "kvmhv_emulate_tlbie_lpid")
         nested.shadow.clear()
     elif ric == 2:
-        flush_nested(kvm, nested)
+        yield from flush_nested(kvm, nested)
+    unlock_tlb(kvm, nested)
 
 
-def tlbie_all_lpid(kvm: Kvm, ric: int) -> None:
+def tlbie_all_lpid(kvm: Kvm, ric: int) -> Steps[None]:
     """Invalidate all nested guests, by rising l1_lpid (`kvmhv_emulate_tlbie_all_lpid`).
 
-    No reference is held, so RIC=2 may release one while it is worked on.
+    `mmu_lock` is dropped for each one and no reference is held: RIC=2 may
+    release it under its own lock, and so may another vCPU.
     """
-    for l1_lpid in sorted(kvm.nested):
-        tlbie_lpid(kvm, kvm.nested[l1_lpid], ric)
+    last = -1
+    while True:
+        yield "find the next nested guest"
+        following = [l1_lpid for l1_lpid in kvm.nested if l1_lpid > last]
+        if not following:
+            return
+        last = min(following)
+        yield from tlbie_lpid(kvm, kvm.nested[last], ric)

@@ -7,7 +7,7 @@ emptied tables, and what it can do next depends on them.
 
 from collections.abc import Iterator
 
-from nestscope.sim.constants import EFFECTIVE_BITS, PGDIR_SHIFT, PMD_SHIFT, PUD_SHIFT
+from nestscope.sim.constants import EFFECTIVE_BITS, PMD_SHIFT, PUD_SHIFT
 
 NO_LEAF = (0, 0)
 
@@ -72,11 +72,9 @@ class RadixTree:
         else:
             leaves.pop(key, None)
 
-    def add_tables(self, address: int) -> None:
-        """Make the tables down to a base-page leaf at `address`."""
-        self.pud_tables.add(address >> PGDIR_SHIFT)
-        self.pmd_tables.add(address >> PUD_SHIFT)
-        self.pte_tables.add(address >> PMD_SHIFT)
+    def huge_leaves(self) -> tuple[tuple[int, dict[int, int]], ...]:
+        """Return log2 of the size and the leaves of each size above the base page's."""
+        return (PMD_SHIFT, self.pmd_leaves), (PUD_SHIFT, self.pud_leaves)
 
     def clear(self) -> None:
         """Drop every leaf and every table but the root (`kvmppc_free_pgtable_radix`)."""

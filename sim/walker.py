@@ -6,14 +6,10 @@
 
 from typing import NamedTuple
 
+from nestscope.decoders.words.pate import address_bits, root_bits, root_table
+from nestscope.decoders.words.pde import PDE_NLB, PDE_NLS
 from nestscope.decoders.words.pte import PTE_LEAF, PTE_RPN, PTE_V
-from nestscope.sim.constants import (
-    BASE_MASK,
-    EFAULT,
-    EINVAL,
-    ENOENT,
-    SIZE_MASK,
-)
+from nestscope.sim.constants import EFAULT, EINVAL, ENOENT
 from nestscope.sim.kvm import Kvm
 
 LEVEL_BITS = (5, 9, 9, 13)
@@ -35,12 +31,11 @@ class GuestPte(NamedTuple):
 
 def walk_guest_tree(kvm: Kvm, n_gpa: int, root: int) -> GuestPte:
     """Translate a nested real address to a guest real one with PATE doubleword 0 `root`."""
-    rts = (root >> 61 & 3) << 3 | root >> 5 & 7
-    offset = rts + 31
+    offset = address_bits(root)
     if offset != 52:
         return GuestPte(-EINVAL)
-    bits = root & SIZE_MASK
-    base = root & BASE_MASK
+    bits = root_bits(root)
+    base = root_table(root)
     for level in (3, 2, 1, 0):
         if bits != LEVEL_BITS[level] and not (level == 0 and bits == 9):
             return GuestPte(-EINVAL)
@@ -56,8 +51,8 @@ def walk_guest_tree(kvm: Kvm, n_gpa: int, root: int) -> GuestPte:
             return GuestPte(-ENOENT)
         if pte & PTE_LEAF == PTE_LEAF:
             return leaf_of(pte, n_gpa, level, offset)
-        base = pte & BASE_MASK
-        bits = pte & SIZE_MASK
+        base = pte & PDE_NLB
+        bits = pte & PDE_NLS
     return GuestPte(-EINVAL)
 
 

@@ -9,6 +9,7 @@ import pytest
 from nestscope.sim.create import create_pte
 from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.facts import Observations
+from nestscope.sim.steps import drain
 
 from .world import PTE, World
 
@@ -466,7 +467,7 @@ def test_18_an_entry_behind_the_zero_word_survives_the_discard() -> None:
     world.run("map 2 0x2000000 0x900000 64K rx", "fetch 2 0x2000000")
     assert world.chain(0x80_0000) == ("list", ((2, 0), (0, 0), (1, 0)))
     kvm = world.model.kvm
-    kvm.memory.discard(kvm.memslots[0].userspace_addr + 0x80_0000, 0x10000)
+    drain(kvm.memory.discard(kvm.memslots[0].userspace_addr + 0x80_0000, 0x10000))
     assert world.chain(0x80_0000) is None
     assert [world.shadow(lpid, 0) is not None for lpid in (0, 1, 2)] == [True, True, False]
 
@@ -540,9 +541,9 @@ def test_13_a_leaf_computed_before_an_invalidation_is_not_entered() -> None:
     kvm = world.model.kvm
     before = kvm.mmu_invalidate_seq
     world.run(f"discard {G:#x} 0x10000")
-    assert create_pte(kvm, kvm.pgtable, PTE | G, G, before) == -11
+    assert drain(create_pte(kvm, kvm.pgtable, PTE | G, G, 16, before)) == -11
     assert world.host(G) is None
-    assert create_pte(kvm, kvm.pgtable, PTE | G, G, kvm.mmu_invalidate_seq) == 0
+    assert drain(create_pte(kvm, kvm.pgtable, PTE | G, G, 16, kvm.mmu_invalidate_seq)) == 0
     assert world.host(G) == PTE | G
 
 

@@ -2,9 +2,18 @@
 
 import pytest
 
+from nestscope.sim.create import create_pte
+from nestscope.sim.facts import HostFacts
+from nestscope.sim.hostmm import HostMemory
+from nestscope.sim.kvm import Kvm
+from nestscope.sim.steps import drain
 from nestscope.sim.tree import RadixTree
 
 LEAF = 0xC000_0000_0000_0000
+
+
+def kvm() -> Kvm:
+    return Kvm(HostFacts(), HostMemory(16))
 
 
 @pytest.mark.parametrize("page_shift", [12, 16])
@@ -34,8 +43,8 @@ def test_address_bits_above_52_are_dropped() -> None:
 
 def test_a_cleared_leaf_leaves_its_tables() -> None:
     tree = RadixTree(16, 0)
-    tree.add_tables(0x100_0000)
-    tree.change(0x100_0000, 0, LEAF)
+    drain(create_pte(kvm(), tree, LEAF, 0x100_0000, 16, 0))
+    assert list(tree.leaves()) == [(0x100_0000, 16, LEAF)]
     tree.change(0x100_0000, 0, 0)
     assert list(tree.leaves()) == []
     assert tree.pte_tables == {8}
@@ -43,8 +52,7 @@ def test_a_cleared_leaf_leaves_its_tables() -> None:
 
 def test_clear_drops_leaves_and_tables() -> None:
     tree = RadixTree(16, 0)
-    tree.add_tables(0x100_0000)
-    tree.change(0x100_0000, 0, LEAF)
+    drain(create_pte(kvm(), tree, LEAF, 0x100_0000, 16, 0))
     tree.clear()
     assert list(tree.leaves()) == []
     assert not tree.pte_tables | tree.pmd_tables | tree.pud_tables

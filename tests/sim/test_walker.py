@@ -2,6 +2,7 @@
 
 import pytest
 
+from nestscope.sim.steps import drain
 from nestscope.sim.walker import GuestPte, walk_guest_tree
 
 from .world import World
@@ -17,7 +18,7 @@ def walk(words: dict[int, int], root: int = PATE | ROOT, n_gpa: int = N) -> Gues
     world = World()
     kvm = world.model.kvm
     for at, word in words.items():
-        kvm.memory.write(kvm.memslots[0].userspace_addr + at, word.to_bytes(8, "big"))
+        drain(kvm.memory.write(kvm.memslots[0].userspace_addr + at, word.to_bytes(8, "big")))
     return walk_guest_tree(kvm, n_gpa, root)
 
 

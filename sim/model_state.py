@@ -1,0 +1,52 @@
+"""The State of the model: what `read_state` would find in a kernel's memory."""
+
+from nestscope.decoders import state as st
+from nestscope.sim import rmap
+from nestscope.sim.kvm import Kvm, Memslot, NestedGuest
+
+
+def vm_state(kvm: Kvm) -> st.Vm:
+    """Return the VM as the State knows it."""
+    return st.Vm(
+        kvm=kvm.address,
+        lpid=kvm.lpid,
+        radix=kvm.radix,
+        mmu_lock_held=False,
+        l1_ptcr=kvm.l1_ptcr,
+        memslots=tuple(memslot_state(memslot) for memslot in kvm.memslots),
+        host_leaves=st.Leaves.build(kvm.pgtable.leaves()),
+        nested=tuple(nested_state(kvm.nested[lpid]) for lpid in sorted(kvm.nested)),
+    )
+
+
+def memslot_state(memslot: Memslot) -> st.Memslot:
+    """Return a memslot with its chains, head first."""
+    return st.Memslot(
+        memslot.id,
+        memslot.base_gfn,
+        memslot.npages,
+        memslot.userspace_addr,
+        memslot.flags,
+        memslot.rmap_array,
+        st.Chains.build(
+            (
+                memslot.base_gfn + index,
+                st.FORM_SINGLE if isinstance(chain, int) else st.FORM_LIST,
+                [rmap.unpack(word) for word in rmap.stored_words(chain)],
+            )
+            for index, chain in memslot.rmap.items()
+        ),
+    )
+
+
+def nested_state(nested: NestedGuest) -> st.NestedGuest:
+    """Return a nested guest with its shadow leaves."""
+    return st.NestedGuest(
+        nested.l1_lpid,
+        nested.shadow_lpid,
+        nested.refcnt,
+        nested.l1_gr_to_hr,
+        nested.process_table,
+        nested.shadow.root,
+        st.Leaves.build(nested.shadow.leaves()),
+    )
