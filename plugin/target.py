@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nestscope.decoders.errors import NestscopeError
 from nestscope.decoders.kernel.kernel import Kernel, open_kernel
+from nestscope.decoders.kernel.profile import Profile
 from nestscope.decoders.read_state import read_state
 from nestscope.decoders.sources.open import open_source
 from nestscope.decoders.sources.protocol import Memory
@@ -31,23 +31,33 @@ class Target:
 
 
 @contextmanager
-def open_target(name: str, vmlinux: Path | None, modules: Path | None) -> Iterator[Target]:
+def open_target(
+    name: str,
+    vmlinux: Path | None = None,
+    modules: Path | None = None,
+    profile: Path | None = None,
+    debug: Path | None = None,
+) -> Iterator[Target]:
     """Open a dump, `ram:FILE` or `gdb:HOST:PORT`; close it at the end.
 
+    What the memory tells of its kernel needs no file (see `open_kernel`).
     A live target is stopped while it is open, and runs on afterwards.
 
     Raises:
         NestscopeError: if it cannot be opened or runs another kernel.
     """
-    if vmlinux is None:
-        raise NestscopeError(f"which kernel runs in {name}? Give its image with --vmlinux FILE")
+    known = Profile.open(profile) if profile is not None else None
+
+    def examine(memory: Memory) -> Kernel:
+        return open_kernel(memory, vmlinux, modules, debug_dir=debug, profile=known)
+
     if name.startswith(GDB_PREFIX):
         endpoint = name.removeprefix(GDB_PREFIX)
-        with GdbSession.connect(endpoint, vmlinux) as session, session.stopped():
+        endian = known.byteorder if known is not None and vmlinux is None else None
+        with GdbSession.connect(endpoint, vmlinux, endian=endian) as session, session.stopped():
             gdb_memory = GdbMemory(session)
-            kernel = open_kernel(gdb_memory, vmlinux, modules)
-            yield Target(gdb_memory, kernel, Source("gdb", endpoint))
+            yield Target(gdb_memory, examine(gdb_memory), Source("gdb", endpoint))
         return
     memory, source = open_source(name)
     with memory:
-        yield Target(memory, open_kernel(memory, vmlinux, modules), source)
+        yield Target(memory, examine(memory), source)

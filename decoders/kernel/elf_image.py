@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from elftools.common.exceptions import ELFError
+from elftools.common.exceptions import DWARFError, ELFError
 from elftools.construct import ConstructError
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
@@ -23,6 +23,21 @@ MAX_MODULE_BYTES = 256 << 20
 MAX_IMAGE_BYTES = 2 << 30
 NT_GNU_BUILD_ID = 3
 _SHDR_SIZE = 64
+
+# What pyelftools lets through on damaged files, by the field that is bad.
+DAMAGE = (
+    ELFError,
+    DWARFError,
+    ConstructError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    MemoryError,
+)
 
 
 class KernelFileError(NestscopeError):
@@ -77,19 +92,7 @@ class ElfImage:
             ]
         except KernelFileError:
             raise
-        # pyelftools lets these through on damaged files, by the field that is bad.
-        except (
-            ELFError,
-            ConstructError,
-            ValueError,
-            KeyError,
-            IndexError,
-            TypeError,
-            AttributeError,
-            AssertionError,
-            OverflowError,
-            MemoryError,
-        ) as error:
+        except DAMAGE as error:
             raise KernelFileError(
                 f"{name} is not an ELF file, or is damaged ({error}); give the kernel's own file"
             ) from error
@@ -145,16 +148,23 @@ class ElfImage:
 
 def find_build_id(notes: bytes, byteorder: ByteOrder) -> bytes | None:
     """Return the GNU build id among ELF `notes` (4-byte aligned), or None."""
+    at = build_id_place(notes, byteorder)
+    if at is None:
+        return None
+    size = int.from_bytes(notes[at + 4 : at + 8], byteorder)
+    return notes[at + 16 : at + 16 + size]
+
+
+def build_id_place(notes: bytes, byteorder: ByteOrder) -> int | None:
+    """Return the offset of the note with the GNU build id among ELF `notes`, or None."""
     at = 0
     while at + 12 <= len(notes):
         name_size, size, kind = (
             int.from_bytes(notes[at + step : at + step + 4], byteorder) for step in (0, 4, 8)
         )
-        name_at = at + 12
-        data_at = name_at + (name_size + 3 & ~3)
-        if kind == NT_GNU_BUILD_ID and notes[name_at : name_at + name_size] == b"GNU\0":
-            return notes[data_at : data_at + size]
-        at = data_at + (size + 3 & ~3)
+        if kind == NT_GNU_BUILD_ID and notes[at + 12 : at + 12 + name_size] == b"GNU\0":
+            return at
+        at += 12 + (name_size + 3 & ~3) + (size + 3 & ~3)
     return None
 
 

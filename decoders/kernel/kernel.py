@@ -1,38 +1,38 @@
-"""A kernel: its image file, its types, and the memory that runs it."""
+"""A kernel: what is known of it, and the memory that runs it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
 from nestscope.decoders.kernel.btf import Btf
 from nestscope.decoders.kernel.byteorder import ByteOrder
-from nestscope.decoders.kernel.elf_image import (
-    ElfImage,
-    find_build_id,
-    find_module_file,
-    read_module_file,
-)
+from nestscope.decoders.kernel.elf_image import find_build_id
+from nestscope.decoders.kernel.files import KVM_MODULES, knowledge_of_files
+from nestscope.decoders.kernel.in_memory import knowledge_in_memory, module_btf
+from nestscope.decoders.kernel.knowledge import KernelError, Knowledge, check_against, in_place
 from nestscope.decoders.kernel.memory import LINEAR_START, KernelMemory
-from nestscope.decoders.kernel.modules import ModuleReader
+from nestscope.decoders.kernel.modules import Module, ModuleReader
+from nestscope.decoders.kernel.profile import Profile, ProfileError
+from nestscope.decoders.kernel.shipped import shipped_profile, shipped_profiles
 from nestscope.decoders.kernel.symbols import Symbol, SymbolTable, UnknownSymbolError
-from nestscope.decoders.kernel.types import LayoutSource, Types
+from nestscope.decoders.kernel.types import Types
 from nestscope.decoders.sources.protocol import Memory
 from nestscope.decoders.state import KernelInfo, Problem
 
-KVM_MODULES = ("kvm", "kvm_hv")
+__all__ = ["KVM_MODULES", "Kernel", "KernelError", "open_kernel"]
+
 _PMD_SHIFT = 21
 _RADIX_PTE_BITS = (5, 9)  # RADIX_PTE_INDEX_SIZE of 64K and of 4K pages
-
-
-class KernelError(NestscopeError):
-    """The memory does not run this kernel image, or the kernel cannot be examined."""
+_BUILD_ID_SECTION = ".note.gnu.build-id"
+_NOTE_BYTES = 64
 
 
 @dataclass
 class Kernel:
     """A running (or dumped) kernel. Addresses are kernel virtual addresses.
 
-    `page_shift` is log2 of the base page size.
+    `page_shift` is log2 of the base page size. `known` is where symbols and
+    types come from, for whoever wants to store them (`recorded.make_profile`).
     """
 
     release: str
@@ -43,6 +43,10 @@ class Kernel:
     memory: KernelMemory
     module_symbols: dict[str, SymbolTable] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    known: Knowledge | None = None
+    # The kernel's own BTF, if the modules' types are to be read from memory as well.
+    base_btf: Btf | None = None
+    _typed: set[int] = field(default_factory=set)
 
     @property
     def info(self) -> KernelInfo:
@@ -80,77 +84,155 @@ class Kernel:
         for name in KVM_MODULES:
             if name in modules:
                 try:
-                    self.module_symbols[name] = reader.symbols(modules[name])
+                    self.module_symbols[name] = self._symbols_of(modules[name], reader)
                 except NestscopeError as error:
                     here = modules[name].address
                     self.problems.append(Problem(f"modules.{name}", str(error), here))
+        self._load_module_types({modules[name].address for name in KVM_MODULES if name in modules})
+
+    def _symbols_of(self, module: Module, reader: ModuleReader) -> SymbolTable:
+        """Return the symbols the kernel keeps of a module, and the few more that are known."""
+        table = reader.symbols(module)
+        placed = self.known.module_symbols.get(module.name, {}) if self.known else {}
+        missing = {name: where for name, where in placed.items() if name not in table}
+        if missing:
+            sections = reader.sections(module)
+            for name, (section, offset, size) in missing.items():
+                if section in sections:
+                    address = sections[section] + offset
+                    table.add([Symbol(name, address, size, address)])
+        return table
+
+    def _load_module_types(self, modules: set[int]) -> None:
+        """Add the types of KVM modules that the kernel holds and that are not known yet."""
+        head = self.symbols.get("btf_modules")
+        if self.base_btf is None or head is None or modules <= self._typed:
+            return
+        try:
+            for module, btf in module_btf(self.types, self.memory, head.address, self.base_btf):
+                if module in modules - self._typed:
+                    self.types.add(btf)
+                    self._typed.add(module)
+        except NestscopeError as error:
+            self.problems.append(Problem("modules", f"their types: {error}", head.address))
+
+    def check_module_files(self) -> None:
+        """Compare the build ids of the modules' files with those of the loaded modules.
+
+        Raises:
+            KernelError: naming both, if they differ.
+        """
+        expected = self.known.module_build_ids if self.known else {}
+        if not expected:
+            return
+        try:
+            reader = ModuleReader(self.types, self.symbols["modules"].address, self.memory)
+            modules, _ = reader.read()
+            loaded = {
+                name: self._build_id(modules[name], reader) for name in expected if name in modules
+            }
+        except NestscopeError:
+            return  # a damaged list is among the problems; without it nothing can be compared
+        for name, found in loaded.items():
+            if found is not None and found != expected[name]:
+                raise KernelError(
+                    f"the memory runs module {name} of build {found.hex()}, but the file is build "
+                    f"{expected[name].hex()}; give the folder with the running kernel's modules"
+                )
+
+    def _build_id(self, module: Module, reader: ModuleReader) -> bytes | None:
+        address = reader.sections(module).get(_BUILD_ID_SECTION)
+        if address is None:
+            return None
+        return find_build_id(self.memory.read(address, _NOTE_BYTES), self.byteorder)
 
 
-def open_kernel(physical: Memory, vmlinux: Path, modules_dir: Path | None = None) -> Kernel:
-    """Examine the kernel that runs in `physical`, with its image file.
+def open_kernel(
+    physical: Memory,
+    vmlinux: Path | None = None,
+    modules_dir: Path | None = None,
+    *,
+    debug_dir: Path | None = None,
+    profile: Profile | None = None,
+    shipped: bool = True,
+) -> Kernel:
+    """Examine the kernel that runs in `physical`.
 
-    `modules_dir` is searched below for the KVM modules, whose BTF describes
-    types that vmlinux does not.
+    With `vmlinux`, symbols and types come from files: `modules_dir` is searched
+    below for the KVM modules, `debug_dir` for separate debug files. `profile`
+    gives the types, and without `vmlinux` the symbols. Without either, a profile
+    that comes with the package is used if it is of this build (unless `shipped`
+    is False), else the memory itself says everything.
 
     Raises:
         KernelFileError: if a file cannot be used.
-        BtfError: if the type information is damaged.
+        BtfError, DwarfError, ProfileError: if the type information is damaged.
         KernelError: if the memory runs another kernel, or one whose host does
-            not use radix translation.
+            not use radix translation, or nothing describes its types.
         UnreadableMemoryError: if the kernel's own image cannot be read.
-        UnknownSymbolError: if the image lacks a symbol that every kernel has.
+        UnknownSymbolError: if a symbol is missing that every kernel has.
     """
-    image = ElfImage.open(vmlinux)
-    symbols = SymbolTable.of_image(image)
-    release = _check_same_kernel(physical, image, symbols)
-    pgd = symbols["swapper_pg_dir"].address - LINEAR_START
-    memory = KernelMemory(physical, pgd, image.byteorder)
+    if vmlinux is not None:
+        known = _of_files(knowledge_of_files(vmlinux, modules_dir, debug_dir), profile, shipped)
+        known = check_against(physical, known)
+    elif profile is not None:
+        known = check_against(physical, Knowledge.of_profile(profile, "the profile's kernel"))
+    else:
+        known = (_of_shipped(physical) if shipped else None) or knowledge_in_memory(physical)
+    pgd = known.symbols["swapper_pg_dir"].address - LINEAR_START
+    memory = KernelMemory(physical, pgd, known.byteorder)
+    base = known.layouts[-1]
     kernel = Kernel(
-        release=release,
-        page_shift=_page_shift(memory, symbols),
-        byteorder=image.byteorder,
-        symbols=symbols,
-        types=Types(_layouts(image, modules_dir)),
+        release=known.release,
+        page_shift=_page_shift(memory, known.symbols),
+        byteorder=known.byteorder,
+        symbols=known.symbols,
+        types=Types(known.layouts),
         memory=memory,
+        known=known,
+        base_btf=base if isinstance(base, Btf) and len(known.layouts) == 1 else None,
     )
     kernel.load_module_symbols()
+    kernel.check_module_files()
     return kernel
 
 
-def _check_same_kernel(physical: Memory, image: ElfImage, symbols: SymbolTable) -> str:
-    """Return the release, after comparing the banner and the build id with the memory's.
+def _of_files(known: Knowledge, profile: Profile | None, shipped: bool) -> Knowledge:
+    """Return what files say, with the types of a profile if one is given or needed.
 
     Raises:
-        KernelError: naming both, if they differ.
+        ProfileError: if the given profile is of another build; both are named.
+        KernelError: if nothing describes the types.
     """
-    symbol = symbols["linux_banner"]
-    expected = image.read_at(symbol.address, symbol.size)
-    found = physical.read(symbol.address - LINEAR_START, symbol.size)
-    if found != expected:
-        raise KernelError(
-            f"the memory does not run {image.name}: it holds {_line(found)} where that kernel "
-            f"has {_line(expected)}; give the vmlinux of the running kernel"
-        )
-    notes = image.section(".notes")
-    build_id = image.build_id()
-    if notes is not None and build_id is not None and notes.address >= LINEAR_START:
-        data = physical.read(notes.address - LINEAR_START, notes.size)
-        in_memory = find_build_id(data, image.byteorder)
-        if in_memory is not None and in_memory != build_id:
-            raise KernelError(
-                f"the memory runs build {in_memory.hex()}, but {image.name} is build "
-                f"{build_id.hex()}; give the vmlinux of the running kernel"
+    if profile is None and not known.layouts and shipped and known.build_id is not None:
+        profile = shipped_profile(known.build_id)
+    if profile is not None:
+        if profile.build_id != known.build_id:
+            own = known.build_id.hex() if known.build_id else "none"
+            raise ProfileError(
+                f"the profile is of build {profile.build_id.hex()} ({profile.release}), but "
+                f"{known.name} is build {own}; give the profile of that kernel"
             )
-    words = expected.split()
-    if len(words) < 3 or words[:2] != [b"Linux", b"version"]:
-        raise KernelError(f"{image.name} has no Linux banner but {_line(expected)}")
-    return words[2].decode("utf-8", "replace")
+        symbols = {**profile.module_symbols, **known.module_symbols}
+        return replace(known, layouts=(profile,), module_symbols=symbols)
+    if not known.layouts:
+        raise KernelError(
+            f"{known.name} has no type information (BTF or DWARF); give a kernel built with "
+            "CONFIG_DEBUG_INFO_BTF, its debug files (--debug), or a profile (--profile)"
+        )
+    return known
 
 
-def _line(banner: bytes) -> str:
-    """Return the start of a banner, printable."""
-    text = banner.split(b"\0")[0].decode("ascii", "replace").strip()
-    return repr(text[:120]) if text.isprintable() and text else "no banner"
+def _of_shipped(physical: Memory) -> Knowledge | None:
+    """Return what a shipped profile says of the kernel in memory, or None."""
+    for profile in shipped_profiles():
+        if in_place(physical, profile.banner, profile.symbols["linux_banner"].address):
+            known = Knowledge.of_profile(profile, f"the shipped profile of {profile.release}")
+            try:
+                return check_against(physical, known)
+            except NestscopeError:
+                continue  # the same text, but another build: the memory itself knows better
+    return None
 
 
 def _page_shift(memory: KernelMemory, symbols: SymbolTable) -> int:
@@ -173,30 +255,3 @@ def _page_shift(memory: KernelMemory, symbols: SymbolTable) -> int:
             "without it there is no nested rmap"
         )
     return _PMD_SHIFT - bits
-
-
-def _layouts(image: ElfImage, modules_dir: Path | None) -> list[LayoutSource]:
-    """Return the sources of layouts: the modules' split BTF, then vmlinux's."""
-    section = image.section(".BTF")
-    if section is None:
-        raise KernelError(
-            f"{image.name} has no type information (BTF); give a kernel built with "
-            "CONFIG_DEBUG_INFO_BTF"
-        )
-    base = Btf(image.contents(section), image.name)
-    if modules_dir is None:
-        return [base]
-    layouts: list[LayoutSource] = []
-    for name in KVM_MODULES:
-        path = find_module_file(modules_dir, name)
-        if path is None:
-            continue
-        module = ElfImage(read_module_file(path), str(path))
-        types = module.section(".BTF")
-        if types is None:
-            continue
-        # A module built outside the kernel's tree brings the base that its ids refer to.
-        own_base = module.section(".BTF.base")
-        under = Btf(module.contents(own_base), f"{path} (base)") if own_base else base
-        layouts.append(Btf(module.contents(types), str(path), under))
-    return [*layouts, base]

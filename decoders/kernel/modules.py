@@ -20,6 +20,7 @@ from nestscope.decoders.state import Problem
 MAX_MODULES = 4096
 MAX_SYMBOLS = 1 << 20
 MAX_STRTAB = 64 << 20
+MAX_SECTIONS = 4096
 MAX_NAME = 512  # KSYM_NAME_LEN
 
 
@@ -65,6 +66,7 @@ class ModuleReader:
             if table
             else None
         )
+        self._sections = _SectionReader.of(types, memory)
 
     def read(self) -> tuple[dict[str, Module], list[Problem]]:
         """Return the loaded modules by name, and what is wrong with the list."""
@@ -83,6 +85,20 @@ class ModuleReader:
         raw = self._memory.read(address + self._name_at, self._name_size)
         base = None if self._base is None else self._memory.u64(address + self._base)
         return Module(address, raw.split(b"\0")[0].decode("utf-8", "replace"), base)
+
+    def sections(self, module: Module) -> dict[str, int]:
+        """Return where each section of the module is loaded, by name.
+
+        Raises:
+            ModuleError: if the kernel does not keep them, or the table is damaged.
+            UnreadableMemoryError: if it cannot be read.
+        """
+        if self._sections is None:
+            raise ModuleError(
+                f"where the sections of module {module.name} are is not known: there is no "
+                "layout of struct module_sect_attrs"
+            )
+        return self._sections.read(module)
 
     def symbols(self, module: Module) -> SymbolTable:
         """Return the module's symbols at their load addresses.
@@ -109,3 +125,37 @@ class ModuleReader:
         strings = self._memory.read(strtab, last)
         strings += self._memory.cstring(strtab + last, MAX_NAME) + b"\0"
         return SymbolTable(table, strings, self._memory.byteorder)
+
+
+class _SectionReader:
+    """Reads `struct module_sect_attrs`, from which sysfs shows a module's sections."""
+
+    def __init__(self, types: Types, memory: KernelMemory) -> None:
+        self._memory = memory
+        order = memory.byteorder
+        self._pointer = Record(types, "module", ["sect_attrs"], order)
+        self._count = Record(types, "module_sect_attrs", ["nsections"], order)
+        self._first = types.offset("module_sect_attrs", "attrs")
+        self._row = Record(types, "module_sect_attr", ["battr.attr.name", "address"], order)
+
+    @classmethod
+    def of(cls, types: Types, memory: KernelMemory) -> "_SectionReader | None":
+        """Return a reader, or None if the kernel keeps the sections in another form."""
+        try:
+            return cls(types, memory)
+        except NestscopeError:
+            return None
+
+    def read(self, module: Module) -> dict[str, int]:
+        (table,) = self._pointer.read_numbers(self._memory, module.address)
+        if not table:
+            raise ModuleError(f"the kernel keeps no sections of module {module.name}")
+        (count,) = self._count.read_numbers(self._memory, table)
+        if count > MAX_SECTIONS:
+            raise ModuleError(f"module {module.name} claims {count} sections at {table:#x}")
+        found: dict[str, int] = {}
+        for number in range(count):
+            row = table + self._first + number * self._row.size
+            name, address = self._row.read_numbers(self._memory, row)
+            found[self._memory.cstring(name, MAX_NAME).decode("utf-8", "replace")] = address
+        return found

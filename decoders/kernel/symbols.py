@@ -1,6 +1,7 @@
 """Symbols: of vmlinux, and of modules at the addresses where they are loaded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ _SYM = [
 ]
 SYM_SIZE = 24
 _STB_LOCAL = 0
+_STT_OBJECT = 1
 _STT_SECTION = 3
 _STT_FILE = 4
 
@@ -43,6 +45,14 @@ class Symbol(NamedTuple):
     local_entry: int
 
 
+class Placed(NamedTuple):
+    """A module's symbol by the section that holds it, as the module's file has it."""
+
+    section: str
+    offset: int
+    size: int
+
+
 class SymbolTable:
     """Symbols by name. Global symbols come before local ones of the same name."""
 
@@ -58,6 +68,8 @@ class SymbolTable:
         keep = (rows["shndx"] != 0) & (kind != _STT_SECTION) & (kind != _STT_FILE)
         self._rows: NDArray[np.void] = rows[keep & (rows["name"] < len(strtab))]
         self._row_of = _index_names(self._rows, strtab)
+        self._more: dict[str, Symbol] = {}
+        self._shift = 0
 
     @classmethod
     def of_image(cls, image: ElfImage) -> "SymbolTable":
@@ -72,14 +84,35 @@ class SymbolTable:
         strtab = image.sections[symtab.link]
         return cls(image.contents(symtab), image.contents(strtab), image.byteorder)
 
+    @classmethod
+    def of_symbols(cls, symbols: Iterable[Symbol]) -> "SymbolTable":
+        """Make a table of symbols known from elsewhere. The first of a name stays."""
+        table = cls(b"", b"", "little")
+        table.add(symbols)
+        return table
+
+    def add(self, symbols: Iterable[Symbol]) -> None:
+        """Add symbols whose names are not there yet."""
+        for symbol in symbols:
+            if symbol.name not in self._row_of:
+                self._more.setdefault(symbol.name, symbol)
+
+    def shifted(self, distance: int) -> "SymbolTable":
+        """Return the same symbols, `distance` bytes further: a relocated kernel's."""
+        table = copy(self)
+        table._shift = self._shift + distance
+        table._more = {symbol.name: _moved(symbol, distance) for symbol in self._more.values()}
+        return table
+
     def __len__(self) -> int:
-        return len(self._row_of)
+        return len(self._row_of) + len(self._more)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._row_of
+        return name in self._row_of or name in self._more
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._row_of)
+        yield from self._row_of
+        yield from self._more
 
     def __getitem__(self, name: str) -> Symbol:
         """Return the symbol.
@@ -96,9 +129,37 @@ class SymbolTable:
         """Return the symbol, or None."""
         at = self._row_of.get(name)
         if at is None:
-            return None
+            return self._more.get(name)
         _, _, other, _, address, size = self._rows[at].item()
+        address += self._shift
         return Symbol(name, address, size, address + local_entry_offset(other))
+
+
+def placed_symbols(image: ElfImage) -> dict[str, Placed]:
+    """Return the data symbols of a module's file by name; empty if it is stripped.
+
+    Raises:
+        KernelFileError: if the file is cut short.
+    """
+    symtab = image.section(".symtab")
+    if symtab is None or symtab.link >= len(image.sections):
+        return {}
+    strtab = image.contents(image.sections[symtab.link])
+    row = np.dtype(_SYM).newbyteorder(prefix(image.byteorder))
+    data = image.contents(symtab)
+    rows = np.frombuffer(data, row, len(data) // SYM_SIZE)
+    rows = rows[(rows["info"] & 0xF == _STT_OBJECT) & (rows["shndx"] < len(image.sections))]
+    found: dict[str, Placed] = {}
+    for start, _, _, section, offset, size in rows.tolist():
+        name = strtab[start : strtab.find(b"\0", start)].decode("utf-8", "replace")
+        found.setdefault(name, Placed(image.sections[section].name, offset, size))
+    return found
+
+
+def _moved(symbol: Symbol, distance: int) -> Symbol:
+    return Symbol(
+        symbol.name, symbol.address + distance, symbol.size, symbol.local_entry + distance
+    )
 
 
 def local_entry_offset(st_other: int) -> int:

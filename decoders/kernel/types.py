@@ -70,8 +70,12 @@ class Types:
 
     def __init__(self, sources: Sequence[LayoutSource]) -> None:
         """Ask `sources` in this order."""
-        self._sources = sources
+        self._sources = list(sources)
         self._known: dict[str, Struct] = {}
+
+    def add(self, source: LayoutSource) -> None:
+        """Ask `source` too, after the others."""
+        self._sources.append(source)
 
     def struct(self, name: str) -> Struct:
         """Return the layout of a struct, union, or typedef of one.
@@ -89,7 +93,7 @@ class Types:
                 return found
         raise UnknownTypeError(
             f"no type information describes struct {name}; "
-            "give the folder with the kernel's modules (--modules)"
+            "give the folder with the kernel's modules (--modules) or debug files (--debug)"
         )
 
     def member(self, struct: str, path: str) -> Member:

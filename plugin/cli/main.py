@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from nestscope.decoders.errors import NestscopeError
-from nestscope.plugin.cli import decode, diff, lab, state
+from nestscope.plugin.cli import decode, diff, lab, profile, state
 
 
 class Verbs(TyperGroup):
@@ -47,6 +47,7 @@ app.command("decode")(decode.decode)
 app.command("state")(state.state)
 app.command("diff")(diff.diff)
 app.add_typer(lab.app, name="lab")
+app.add_typer(profile.app, name="profile")
 
 
 def run() -> None:

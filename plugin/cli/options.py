@@ -17,6 +17,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 Vmlinux = Annotated[
     Path | None, typer.Option(help="The kernel's ELF image, whatever its name.", dir_okay=False)
 ]
+ProfileFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--profile",
+        help="What is needed of the kernel's types, made by `nestscope profile make`.",
+        dir_okay=False,
+    ),
+]
+DebugFolder = Annotated[
+    Path | None,
+    typer.Option("--debug", help="Searched below for the kernel's debug files.", file_okay=False),
+]
 Modules = Annotated[
     Path | None,
     typer.Option(help="Searched below for NAME.ko, .ko.xz, .ko.zst, .ko.gz.", file_okay=False),

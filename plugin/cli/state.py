@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from nestscope.plugin.cli.options import Json, Modules, SourceName, Vmlinux
+from nestscope.plugin.cli.options import (
+    DebugFolder,
+    Json,
+    Modules,
+    ProfileFile,
+    SourceName,
+    Vmlinux,
+)
 
 
 def state(
@@ -13,16 +20,18 @@ def state(
     json_output: Json = False,
     vmlinux: Vmlinux = None,
     modules: Modules = None,
+    profile: ProfileFile = None,
+    debug: DebugFolder = None,
     show_all: Annotated[bool, typer.Option("--all", help="Show every chain.")] = False,
 ) -> None:
     """Show the nested MMU of every VM: memslots, nested guests, rmap chains.
 
-    Example: nestscope state dump.elf --vmlinux vmlinux --modules /lib/modules/6.12.0
+    Example: nestscope state dump.elf
     """
     from nestscope.decoders.state_json import iter_json
     from nestscope.plugin.target import open_target
 
-    with open_target(source, vmlinux, modules) as target:
+    with open_target(source, vmlinux, modules, profile, debug) as target:
         found = target.state()
     if json_output:
         for piece in iter_json(found):

@@ -132,7 +132,7 @@ def test_memory_without_a_kernel_is_refused(tmp_path: Path) -> None:
 def test_memory_too_small_for_the_kernel(tmp_path: Path) -> None:
     world = _boot()
     del world.physical.data[0x1800:]
-    with pytest.raises(UnreadableMemoryError, match="0x2000"):
+    with pytest.raises(UnreadableMemoryError, match="0x201c"):
         open_kernel(world.physical, _vmlinux(tmp_path))
 
 
