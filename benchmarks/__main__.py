@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-NAMES = ("differential",)
+NAMES = ("model", "read_state", "differential")
 
 
 def main() -> int:

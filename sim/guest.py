@@ -6,8 +6,10 @@ from nestscope.decoders.words.pte import PTE_LEAF, PTE_V
 from nestscope.sim import tlbie
 from nestscope.sim.constants import (
     EFFECTIVE_BITS,
+    H_RPT_INVALIDATE,
     H_SET_PARTITION_TABLE,
     H_TLB_INVALIDATE,
+    KVM_MEM_READONLY,
     PGDIR_SHIFT,
     PMD_SHIFT,
     PUD_SHIFT,
@@ -16,11 +18,21 @@ from nestscope.sim.errors import GuestLayoutError
 from nestscope.sim.events import (
     Access,
     AddSlot,
+    Age,
+    CollapseHuge,
     CreateVm,
+    DeleteSlot,
+    DestroyVm,
     Discard,
     Event,
     Hcall,
     LoadCode,
+    Migrate,
+    MoveSlot,
+    Protect,
+    SetSlotFlags,
+    SplitHuge,
+    VmmEvent,
     Write,
 )
 from nestscope.sim.layout import BLR, LAYOUT, GuestLayout
@@ -32,6 +44,7 @@ from nestscope.sim.operations import (
     Load,
     Map,
     Operation,
+    RptInvalidate,
     SetPartitionTable,
     Store,
     Tlbie,
@@ -52,13 +65,15 @@ class Guest:
 
     `words` holds every doubleword of its tables that is not 0, by guest real
     address, in host order: the same bytes lie big-endian in guest memory.
-    `roots` are the page directories of the nested guests by l1_lpid.
+    `roots` are the page directories of the nested guests by l1_lpid, `slots` gpa
+    and size of the memslots beside the guest's own.
     """
 
     def __init__(self, layout: GuestLayout = LAYOUT) -> None:
         self.layout = layout
         self.words: dict[int, int] = {}
         self.roots: dict[int, int] = {}
+        self.slots: dict[int, tuple[int, int]] = {}
         self.root_pool = TablePool(layout.roots, layout.tables)
         self.table_pool = TablePool(layout.tables, layout.payload)
 
@@ -89,29 +104,77 @@ class Guest:
                 return [Access(l1_lpid, "store", n_gpa, value)]
             case Fetch(l1_lpid, n_gpa):
                 return [Access(l1_lpid, "fetch", n_gpa)]
+            case SetPartitionTable(ptcr):
+                return [Hcall(H_SET_PARTITION_TABLE, (ptcr,))]
+            case Tlbie():
+                return [tlbie_hcall(operation)]
+            case RptInvalidate(lpid, target, kind, pages, start, end):
+                return [Hcall(H_RPT_INVALIDATE, (lpid, target, kind, pages, start, end))]
+            case Drop(l1_lpid):
+                return self._drop(l1_lpid)
+        return self._vmm(operation)
+
+    def _vmm(self, operation: WriteData | WriteCode | DiscardMemory | VmmEvent) -> list[Event]:
+        """Return the events of what the VMM does beside the guest."""
+        match operation:
             case WriteData(gpa, value):
                 self._require_data(gpa, 8)
                 return [Write(gpa, value.to_bytes(8, "little"))]
             case WriteCode(gpa):
                 self._require_data(gpa, len(BLR))
                 return [Write(gpa, BLR)]
-            case SetPartitionTable(ptcr):
-                return [Hcall(H_SET_PARTITION_TABLE, (ptcr,))]
-            case Tlbie():
-                return [tlbie_hcall(operation)]
             case DiscardMemory(gpa, length):
-                self._require_data(gpa, length)
+                self._require_disposable(gpa, length)
                 return [Discard(gpa, length)]
-            case Drop(l1_lpid):
-                return self._drop(l1_lpid)
+            case Migrate(gpa, length) | Protect(gpa, length) | Age(gpa, length):
+                self._require_data(gpa, length)
+            case CollapseHuge(gpa, shift) | SplitHuge(gpa, shift):
+                self._require_data(gpa & -1 << shift, 1 << shift)
+            case AddSlot() | DeleteSlot() | MoveSlot():
+                self._change_slots(operation)
+            case SetSlotFlags(slot, flags):
+                if slot == self.layout.slot and flags & KVM_MEM_READONLY:
+                    raise GuestLayoutError(f"slot {slot} holds the guest itself: it stays writable")
+            case DestroyVm():
+                self._forget()
+        return [operation]
+
+    def _change_slots(self, operation: AddSlot | DeleteSlot | MoveSlot) -> None:
+        """Keep track of the slots beside the guest's own."""
+        slot = operation.slot
+        if slot == self.layout.slot:
+            raise GuestLayoutError(f"slot {slot} holds the guest itself: it stays as it is")
+        if isinstance(operation, DeleteSlot):
+            self.slots.pop(slot, None)
+        elif operation.gpa < self.layout.size:
+            raise GuestLayoutError(f"slot {slot} at {operation.gpa:#x}: the guest itself is there")
+        elif isinstance(operation, AddSlot):
+            self.slots[slot] = operation.gpa, operation.size
+        elif slot in self.slots:
+            self.slots[slot] = operation.gpa, self.slots[slot][1]
 
     def _require_data(self, gpa: int, length: int) -> None:
         """Refuse to let the VMM change what the guest or its tables live in."""
-        if gpa < self.layout.data or gpa + length > self.layout.size:
+        areas = [(self.layout.data, self.layout.size - self.layout.data), *self.slots.values()]
+        if not any(start <= gpa and gpa + length <= start + size for start, size in areas):
             raise GuestLayoutError(
                 f"{gpa:#x} (+{length:#x}) is not in the guest's data area "
-                f"{self.layout.data:#x} to {self.layout.size:#x}"
+                f"{self.layout.data:#x} to {self.layout.size:#x} nor in a further slot"
             )
+
+    def _require_disposable(self, gpa: int, length: int) -> None:
+        """Allow data, and the payload's page: nested guests can do without, the guest not."""
+        payload = self.layout.payload
+        if not (payload <= gpa and gpa + length <= payload + (1 << PAYLOAD_SHIFT)):
+            self._require_data(gpa, length)
+
+    def _forget(self) -> None:
+        """Begin again: with the VM its memory is gone."""
+        self.words.clear()
+        self.roots.clear()
+        self.slots.clear()
+        self.root_pool = TablePool(self.layout.roots, self.layout.tables)
+        self.table_pool = TablePool(self.layout.tables, self.layout.payload)
 
     def _map(self, operation: Map) -> list[Event]:
         if operation.shift not in (12, 16, PMD_SHIFT, PUD_SHIFT):

@@ -1,6 +1,7 @@
 """Operations: what the guest hypervisor decides to do, one line of a trace each.
 
-`sim.guest.Guest.lower` turns an operation into events. Addresses in bytes.
+`sim.guest.Guest.lower` turns an operation into events. Addresses in bytes. What
+VMM and host do (`sim.events.VmmEvent`) is an operation as it is.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from nestscope.decoders.words.pte import (
     PTE_EAA_WRITE,
     PTE_R,
 )
+from nestscope.sim.events import VmmEvent
 
 SHIFTS = {"4K": 12, "64K": 16, "2M": 21, "1G": 30}
 """Page sizes of the radix tree: name and log2 of bytes."""
@@ -137,6 +139,22 @@ class Tlbie:
 
 
 @dataclass(frozen=True, slots=True)
+class RptInvalidate:
+    """H_RPT_INVALIDATE with its six arguments, as the hypercall has them.
+
+    `target` and `kind` are sets of H_RPTI_TARGET_* and H_RPTI_TYPE_*, `pages` of
+    H_RPTI_PAGE_*; `start` and `end` are nested real addresses.
+    """
+
+    lpid: int
+    target: int
+    kind: int
+    pages: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class DiscardMemory:
     """The VMM gives the host pages of a guest range back."""
 
@@ -161,6 +179,8 @@ Operation = (
     | WriteCode
     | SetPartitionTable
     | Tlbie
+    | RptInvalidate
     | DiscardMemory
     | Drop
+    | VmmEvent
 )

@@ -14,6 +14,26 @@
     discard 0x900000 0x10000
     drop 3
 
+and, with the header `nestscope-trace 2`, also what came later:
+
+    rpti lpid=3 target=1 type=3 pages=2 start=0x1000000 end=0x1020000
+    slot 1 0x4000000 0x1000000 0x200000000000 0
+    unslot 1
+    moveslot 1 0x6000000
+    slotflags 1 1
+    dirtylog 1
+    cleardirty 1 0 64
+    migrate 0x900000 0x10000
+    collapse 0xa00000 2M
+    split 0xa00000 2M
+    protect 0x900000 0x10000 ro
+    age 0x900000 0x10000
+    testage 0x900000
+    destroy
+    hpt
+
+A trace is written with the lowest header that knows all its verbs.
+
 Numbers are decimal or 0x hexadecimal, at most 64 bits. `-` stands for no
 permissions. Everything from `#` to the end of a line is comment.
 """
@@ -23,6 +43,23 @@ from collections.abc import Callable, Iterable, Iterator
 
 from nestscope.decoders.errors import NestscopeError
 from nestscope.sim.constants import U64
+from nestscope.sim.events import (
+    AddSlot,
+    Age,
+    ClearDirtyLog,
+    CollapseHuge,
+    DeleteSlot,
+    DestroyVm,
+    GetDirtyLog,
+    Migrate,
+    MoveSlot,
+    Protect,
+    SetSlotFlags,
+    SplitHuge,
+    SwitchToHpt,
+    TestAge,
+    VmmEvent,
+)
 from nestscope.sim.operations import (
     SHIFTS,
     DiscardMemory,
@@ -31,6 +68,7 @@ from nestscope.sim.operations import (
     Load,
     Map,
     Operation,
+    RptInvalidate,
     SetPartitionTable,
     Store,
     Tlbie,
@@ -42,10 +80,13 @@ from nestscope.sim.operations import (
 )
 
 HEADER = "nestscope-trace 1"
+HEADER_2 = "nestscope-trace 2"
 
+_VERSIONS = {HEADER: 1, HEADER_2: 2}
 _WORD = re.compile(r"\S+")
 _NUMBER = re.compile(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,20}")
 _SIZE_NAMES = {shift: name for name, shift in SHIFTS.items()}
+_RPTI_FIELDS = ("lpid", "target", "type", "pages", "start", "end")
 _TLBIE_FIELDS = ("ric", "prs", "r", "is", "lpid", "ap", "epn")
 
 
@@ -96,18 +137,24 @@ class _Words:
         except ValueError as problem:
             raise self.fail(column, str(problem)) from None
 
-    def tlbie(self) -> Tlbie:
+    def fields(self, verb: str, names: tuple[str, ...]) -> list[int]:
         values: dict[str, int] = {}
         while self.words:
             column, word = self.take("a field")
             name, _, value = word.partition("=")
-            if name not in _TLBIE_FIELDS or name in values:
-                raise self.fail(column, f"'{word}' is not a new field of tlbie")
+            if name not in names or name in values:
+                raise self.fail(column, f"'{word}' is not a new field of {verb}")
             values[name] = self.to_number(column, value, name)
-        missing = [name for name in _TLBIE_FIELDS if name not in values]
+        missing = [name for name in names if name not in values]
         if missing:
-            raise self.fail(self.end, f"tlbie lacks {', '.join(missing)}")
-        return Tlbie(*(values[name] for name in _TLBIE_FIELDS))
+            raise self.fail(self.end, f"{verb} lacks {', '.join(missing)}")
+        return [values[name] for name in names]
+
+    def writable(self) -> bool:
+        column, word = self.take("`ro` or `rw`")
+        if word not in ("ro", "rw"):
+            raise self.fail(column, f"'{word}' is neither `ro` nor `rw`")
+        return word == "rw"
 
     def finish(self) -> None:
         if self.words:
@@ -126,14 +173,43 @@ _PARSERS: dict[str, Callable[[_Words], Operation]] = {
     "write": lambda w: WriteData(w.number("gpa"), w.number("the value")),
     "code": lambda w: WriteCode(w.number("gpa")),
     "ptcr": lambda w: SetPartitionTable(w.number("the PTCR")),
-    "tlbie": lambda w: w.tlbie(),
+    "tlbie": lambda w: Tlbie(*w.fields("tlbie", _TLBIE_FIELDS)),
     "discard": lambda w: DiscardMemory(w.number("gpa"), w.number("the length")),
     "drop": lambda w: Drop(w.number("l1_lpid")),
 }
 
+_PARSERS_2: dict[str, Callable[[_Words], Operation]] = {
+    "rpti": lambda w: RptInvalidate(*w.fields("rpti", _RPTI_FIELDS)),
+    "slot": lambda w: AddSlot(
+        w.number("the slot"),
+        w.number("gpa"),
+        w.number("the size"),
+        w.number("the VMM's address"),
+        w.number("the flags"),
+    ),
+    "unslot": lambda w: DeleteSlot(w.number("the slot")),
+    "moveslot": lambda w: MoveSlot(w.number("the slot"), w.number("gpa")),
+    "slotflags": lambda w: SetSlotFlags(w.number("the slot"), w.number("the flags")),
+    "dirtylog": lambda w: GetDirtyLog(w.number("the slot")),
+    "cleardirty": lambda w: ClearDirtyLog(
+        w.number("the slot"), w.number("the first page"), w.number("the number of pages")
+    ),
+    "migrate": lambda w: Migrate(w.number("gpa"), w.number("the length")),
+    "collapse": lambda w: CollapseHuge(w.number("gpa"), w.shift()),
+    "split": lambda w: SplitHuge(w.number("gpa"), w.shift()),
+    "protect": lambda w: Protect(w.number("gpa"), w.number("the length"), w.writable()),
+    "age": lambda w: Age(w.number("gpa"), w.number("the length")),
+    "testage": lambda w: TestAge(w.number("gpa")),
+    "destroy": lambda _: DestroyVm(),
+    "hpt": lambda _: SwitchToHpt(),
+}
+"""Verbs that came with version 2 of the language."""
 
-def parse_line(line: int, text: str) -> Operation | None:
+
+def parse_line(line: int, text: str, version: int = 2) -> Operation | None:
     """Parse line number `line`; None for an empty line or a comment.
+
+    `version` is that of the trace's header: 1 or 2.
 
     Raises:
         TraceError: with the place of the first word that is wrong.
@@ -142,9 +218,12 @@ def parse_line(line: int, text: str) -> Operation | None:
     if not words.words:
         return None
     column, verb = words.take("the operation")
-    parser = _PARSERS.get(verb)
+    parsers = _PARSERS | _PARSERS_2 if version > 1 else _PARSERS
+    parser = parsers.get(verb)
     if parser is None:
-        raise words.fail(column, f"'{verb}' is not one of {', '.join(_PARSERS)}")
+        if verb in _PARSERS_2:
+            raise words.fail(column, f"'{verb}' needs the header '{HEADER_2}'")
+        raise words.fail(column, f"'{verb}' is not one of {', '.join(parsers)}")
     operation = parser(words)
     words.finish()
     return operation
@@ -157,10 +236,11 @@ def parse(text: str) -> Iterator[Operation]:
         TraceError: for a wrong header or at the first wrong line.
     """
     lines = text.splitlines()
-    if not lines or lines[0].strip() != HEADER:
-        raise TraceError(1, 1, f"a trace begins with '{HEADER}'")
+    version = _VERSIONS.get(lines[0].strip()) if lines else None
+    if version is None:
+        raise TraceError(1, 1, f"a trace begins with '{HEADER}' or '{HEADER_2}'")
     for number, line in enumerate(lines[1:], start=2):
-        operation = parse_line(number, line)
+        operation = parse_line(number, line, version)
         if operation is not None:
             yield operation
 
@@ -191,8 +271,49 @@ def format_operation(operation: Operation) -> str:
             return f"discard {gpa:#x} {length:#x}"
         case Drop(lpid):
             return f"drop {lpid}"
+    return _format_later(operation)
+
+
+def _format_later(operation: RptInvalidate | VmmEvent) -> str:  # noqa: PLR0912  one a verb
+    """Return the line of an operation that needs version 2."""
+    match operation:
+        case RptInvalidate(lpid, target, kind, pages, start, end):
+            return (
+                f"rpti lpid={lpid} target={target:#x} type={kind:#x} pages={pages:#x} "
+                f"start={start:#x} end={end:#x}"
+            )
+        case AddSlot(slot, gpa, size, hva, flags):
+            return f"slot {slot} {gpa:#x} {size:#x} {hva:#x} {flags}"
+        case DeleteSlot(slot):
+            return f"unslot {slot}"
+        case MoveSlot(slot, gpa):
+            return f"moveslot {slot} {gpa:#x}"
+        case SetSlotFlags(slot, flags):
+            return f"slotflags {slot} {flags}"
+        case GetDirtyLog(slot):
+            return f"dirtylog {slot}"
+        case ClearDirtyLog(slot, first, count):
+            return f"cleardirty {slot} {first} {count}"
+        case Migrate(gpa, length):
+            return f"migrate {gpa:#x} {length:#x}"
+        case CollapseHuge(gpa, shift):
+            return f"collapse {gpa:#x} {_SIZE_NAMES[shift]}"
+        case SplitHuge(gpa, shift):
+            return f"split {gpa:#x} {_SIZE_NAMES[shift]}"
+        case Protect(gpa, length, writable):
+            return f"protect {gpa:#x} {length:#x} {'rw' if writable else 'ro'}"
+        case Age(gpa, length):
+            return f"age {gpa:#x} {length:#x}"
+        case TestAge(gpa):
+            return f"testage {gpa:#x}"
+        case DestroyVm():
+            return "destroy"
+        case SwitchToHpt():
+            return "hpt"
 
 
 def format_trace(operations: Iterable[Operation]) -> str:
     """Return a whole trace with its header."""
-    return "\n".join([HEADER, *map(format_operation, operations), ""])
+    lines = [format_operation(operation) for operation in operations]
+    later = any(line.split()[0] in _PARSERS_2 for line in lines)
+    return "\n".join([HEADER_2 if later else HEADER, *lines, ""])

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nestscope.sim import events as ev
 from nestscope.sim import operations as op
 from nestscope.sim.errors import GuestLayoutError
 from nestscope.sim.events import Access, AddSlot, CreateVm, Event, Hcall, LoadCode, Write
@@ -135,7 +136,17 @@ def test_simple_operations_are_one_event(operation: op.Operation, event: Event) 
         op.Map(1, 1 << 52, 0x900000, 16, 0x187),
         op.Map(1, 0, 0, 39, 0x187),
         op.Map(4096, 0x10000, 0x900000, 16, 0x187),
-        op.DiscardMemory(LAYOUT.payload, 0x10000),
+        op.DiscardMemory(LAYOUT.payload - 0x10000, 0x10000),
+        op.DiscardMemory(LAYOUT.payload, 0x20000),
+        op.DiscardMemory(LAYOUT.code, 0x10000),
+        ev.DeleteSlot(0),
+        ev.MoveSlot(0, 0x8000000),
+        ev.AddSlot(1, 0x10000, 0x10000, 1 << 45),
+        ev.SetSlotFlags(0, 2),
+        ev.Protect(LAYOUT.tables, 0x10000, writable=False),
+        ev.Migrate(LAYOUT.payload, 0x10000),
+        ev.CollapseHuge(LAYOUT.payload, 21),
+        ev.Age(LAYOUT.size, 0x10000),
         op.DiscardMemory(LAYOUT.size - 0x10000, 0x20000),
         op.WriteData(LAYOUT.mailbox, 1),
         op.WriteCode(LAYOUT.tables),
@@ -145,6 +156,21 @@ def test_what_the_guest_cannot_do_is_refused(operation: op.Operation) -> None:
     guest = Guest()
     with pytest.raises(GuestLayoutError):
         guest.lower(operation)
+
+
+def test_the_payloads_page_may_go_and_a_further_slot_is_memory() -> None:
+    guest = Guest()
+    gone = op.DiscardMemory(LAYOUT.payload, 0x10000)
+    assert guest.lower(gone) == [ev.Discard(LAYOUT.payload, 0x10000)]
+    slot = ev.AddSlot(1, 0x800_0000, 0x100_0000, 1 << 45)
+    assert guest.lower(slot) == [slot]
+    assert guest.lower(op.WriteData(0x800_0000, 1))
+    guest.lower(ev.MoveSlot(1, 0x900_0000))
+    with pytest.raises(GuestLayoutError):
+        guest.lower(op.WriteData(0x800_0000, 1))
+    guest.lower(ev.DeleteSlot(1))
+    with pytest.raises(GuestLayoutError):
+        guest.lower(op.WriteData(0x900_0000, 1))
 
 
 def test_no_more_nested_guests_than_there_is_room_for_roots() -> None:

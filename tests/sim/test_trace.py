@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nestscope.sim import events as ev
 from nestscope.sim import operations as op
-from nestscope.sim.trace import HEADER, TraceError, format_operation, format_trace, parse
+from nestscope.sim.trace import HEADER, HEADER_2, TraceError, format_operation, format_trace, parse
 
 word = st.integers(0, 2**64 - 1)
 lpid = st.integers(0, 2**32 - 1)
@@ -29,11 +30,74 @@ some_operation = st.one_of(
     st.builds(op.DiscardMemory, word, word),
     st.builds(op.Drop, lpid),
 )
+huge = st.sampled_from([21, 30])
+later_operation = st.one_of(
+    st.builds(op.RptInvalidate, word, word, word, word, word, word),
+    st.builds(ev.AddSlot, word, word, word, word, word),
+    st.builds(ev.DeleteSlot, word),
+    st.builds(ev.MoveSlot, word, word),
+    st.builds(ev.SetSlotFlags, word, word),
+    st.builds(ev.GetDirtyLog, word),
+    st.builds(ev.ClearDirtyLog, word, word, word),
+    st.builds(ev.Migrate, word, word),
+    st.builds(ev.CollapseHuge, word, huge),
+    st.builds(ev.SplitHuge, word, huge),
+    st.builds(ev.Protect, word, word, st.booleans()),
+    st.builds(ev.Age, word, word),
+    st.builds(ev.TestAge, word),
+    st.builds(ev.DestroyVm),
+    st.builds(ev.SwitchToHpt),
+)
 
 
 @given(st.lists(some_operation))
 def test_what_is_written_is_read_back(operations: list[op.Operation]) -> None:
     assert list(parse(format_trace(operations))) == operations
+
+
+@given(st.lists(some_operation | later_operation))
+def test_what_came_later_is_read_back_too(operations: list[op.Operation]) -> None:
+    assert list(parse(format_trace(operations))) == operations
+
+
+@given(st.lists(some_operation))
+def test_old_operations_make_a_trace_that_old_readers_know(operations: list[op.Operation]) -> None:
+    assert format_trace(operations).startswith("nestscope-trace 1\n")
+
+
+@given(later_operation)
+def test_a_later_operation_needs_the_later_header(operation: op.Operation) -> None:
+    text = format_trace([op.Drop(1), operation])
+    assert text.startswith("nestscope-trace 2\n")
+    with pytest.raises(TraceError, match=r"line 3, column 1: .* needs the header"):
+        list(parse(text.replace("trace 2", "trace 1", 1)))
+
+
+@pytest.mark.parametrize(
+    ("line", "operation"),
+    [
+        (
+            "rpti lpid=3 target=1 type=0x3 pages=2 start=0x1000000 end=0x1020000",
+            op.RptInvalidate(3, 1, 3, 2, 0x1000000, 0x1020000),
+        ),
+        ("slot 1 0x4000000 0x10000 0x200000000000 3", ev.AddSlot(1, 1 << 26, 1 << 16, 1 << 45, 3)),
+        ("unslot 1", ev.DeleteSlot(1)),
+        ("moveslot 1 0x6000000", ev.MoveSlot(1, 0x6000000)),
+        ("slotflags 1 1", ev.SetSlotFlags(1, 1)),
+        ("dirtylog 1", ev.GetDirtyLog(1)),
+        ("cleardirty 1 64 128", ev.ClearDirtyLog(1, 64, 128)),
+        ("migrate 0x900000 0x10000", ev.Migrate(0x900000, 0x10000)),
+        ("collapse 0xa00000 2M", ev.CollapseHuge(0xA00000, 21)),
+        ("split 0x40000000 1G", ev.SplitHuge(0x40000000, 30)),
+        ("protect 0x900000 0x10000 ro", ev.Protect(0x900000, 0x10000, writable=False)),
+        ("age 0x900000 0x10000", ev.Age(0x900000, 0x10000)),
+        ("testage 0x900000", ev.TestAge(0x900000)),
+        ("destroy", ev.DestroyVm()),
+        ("hpt", ev.SwitchToHpt()),
+    ],
+)
+def test_each_later_operation_has_its_stable_line(line: str, operation: op.Operation) -> None:
+    assert list(parse(f"{HEADER_2}\n{line}\n")) == [operation]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +154,7 @@ def test_an_error_names_line_and_column(line: str, column: int, why: str) -> Non
     assert f"line 3, column {column}" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "drop 3\n", "nestscope-trace 2\ndrop 3\n"])
+@pytest.mark.parametrize("text", ["", "drop 3\n", "nestscope-trace 3\ndrop 3\n"])
 def test_a_trace_without_its_header_is_refused(text: str) -> None:
     with pytest.raises(TraceError):
         list(parse(text))
