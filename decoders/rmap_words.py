@@ -22,6 +22,8 @@ _PIECE = 4096
 """The array is vmalloc memory: what is unreadable is so by whole pages, of 4 KiB or more."""
 
 _BATCH = 4 << 20
+_SMALL = 1 << 16
+"""So few bytes are quicker in one read than page by page."""
 
 MAX_PROBLEMS = 1000
 
@@ -52,7 +54,8 @@ def read_words(
     end = rmap_array + npages * _WORD
     for start in range(rmap_array, end, _BATCH):
         for address, raw in _pieces(memory, start, min(_BATCH, end - start), gaps):
-            at = np.flatnonzero(raw)
+            # Two steps: the search through a mask is four times as fast.
+            at = np.flatnonzero(raw != 0)
             if len(at):
                 positions.append(at.astype(np.uint64) + np.uint64((address - rmap_array) // _WORD))
                 words.append(raw[at].view(">u8" if byteorder == "big" else "<u8"))
@@ -96,19 +99,23 @@ class _Gaps:
 
 def _pieces(memory: Memory, start: int, length: int, gaps: _Gaps) -> Iterator[tuple[int, Words]]:
     """Read a batch, in one piece if that works; words come in memory order."""
-    try:
-        yield start, np.frombuffer(memory.read(start, length), np.uint64)
-        return
-    except UnreadableMemoryError:
-        pass  # some piece of it, which is found below
+    if length <= _SMALL or start % _PIECE:
+        try:
+            yield start, np.frombuffer(memory.read(start, length), np.uint64)
+            return
+        except UnreadableMemoryError:
+            pass  # some piece of it, which is found below
     whole = length // _PIECE
     addresses = np.uint64(start) + np.arange(whole, dtype=np.uint64) * np.uint64(_PIECE)
     rows, good = read_many(memory, addresses, _PIECE)
-    for at, readable in enumerate(good.tolist()):
-        if readable:
-            yield start + at * _PIECE, rows[at].view(np.uint64)
-        else:
-            gaps.add(start + at * _PIECE, _PIECE)
+    if good.all():
+        yield start, rows.reshape(-1).view(np.uint64)
+    else:
+        for at, readable in enumerate(good.tolist()):
+            if readable:
+                yield start + at * _PIECE, rows[at].view(np.uint64)
+            else:
+                gaps.add(start + at * _PIECE, _PIECE)
     rest = length - whole * _PIECE
     if rest:
         try:

@@ -83,7 +83,7 @@ def _words_of(
         if not good.all():
             return None
         raw = rows.reshape(-1).view(np.uint64)
-    at = raw.nonzero()[0]
+    at = (raw != 0).nonzero()[0]
     if len(at) > _MAX_WORDS:
         return None
     mask = (1 << bits) - 1

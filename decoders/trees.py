@@ -60,8 +60,11 @@ class _Harvest:
 
     path: str
     budget: int
-    visited: set[int] = field(default_factory=set)
+    visited: list[Words] = field(default_factory=list)
+    """Tables that were read, ascending, level by level."""
     leaves: list[Columns] = field(default_factory=list)
+    ascending: bool = True
+    """Whether each part of the leaves is in order by itself."""
     problems: list[Problem] = field(default_factory=list)
     untold: int = 0
 
@@ -118,7 +121,7 @@ def tree_leaves(
         pending = _joined(lower)
     if found.untold:
         found.problems.append(Problem(path, f"{found.untold} further problems are not listed"))
-    return Leaves(_sorted(found.leaves)), found.problems
+    return Leaves(_sorted(found)), found.problems
 
 
 def _possible(tables: _Tables, entries: Words, found: _Harvest) -> _Tables:
@@ -142,18 +145,20 @@ def _possible(tables: _Tables, entries: Words, found: _Harvest) -> _Tables:
 
 def _admit(tables: _Tables, found: _Harvest) -> _Tables:
     """Drop tables that were read before, and those that the budget has no room for."""
-    places = tables.table.tolist()
-    new = set(places) - found.visited
-    if len(new) < len(places):
-        first = np.zeros(len(places), np.bool_)
-        first[np.unique(tables.table, return_index=True)[1]] = True
-        first &= [place in new for place in places]
+    count = len(tables.table)
+    places, first_at = np.unique(tables.table, return_index=True)
+    new = np.ones(len(places), np.bool_)
+    for earlier in found.visited:
+        new &= ~_contains(earlier, places)
+    found.visited.append(places[new])
+    if len(places) < count or not new.all():
+        first = np.zeros(count, np.bool_)
+        first[first_at[new]] = True
         again = tables.table[~first]
         found.problem_each("a table is reached a second time (it is read once)", again)
         tables = tables.pick(first)
-    found.visited |= new
     largest = int(tables.bits.max(initial=0))
-    if len(places) * (8 << largest) > found.budget:
+    if count * (8 << largest) > found.budget:
         # Summed as floats: hostile sizes must not wrap around.
         fits = np.cumsum(_EIGHT << tables.bits, dtype=np.float64) <= found.budget
         if not fits.all():
@@ -164,6 +169,15 @@ def _admit(tables: _Tables, found: _Harvest) -> _Tables:
         tables = tables.pick(fits)
     found.budget -= int((_EIGHT << tables.bits).sum())
     return tables
+
+
+def _contains(ascending: Words, values: Words) -> NDArray[np.bool_]:
+    """Say which of `values` are in a column that is ascending."""
+    if not len(ascending):
+        return np.zeros(len(values), np.bool_)
+    at = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    there: NDArray[np.bool_] = ascending[at] == values
+    return there
 
 
 def _fronts(tables: _Tables) -> Iterator[_Tables]:
@@ -182,6 +196,8 @@ def _read_front(memory: Memory, front: _Tables, found: _Harvest) -> Iterator[_Ta
     bits, shift = int(front.bits[0]), int(front.shift[0])
     length = 8 << bits
     batch = max(1, _BATCH_BYTES // length)
+    if (front.prefix[1:] < front.prefix[:-1]).any():
+        found.ascending = False
     for start in range(0, len(front.table), batch):
         tables = front.table[start : start + batch]
         rows, good = read_many(memory, tables, length)
@@ -189,7 +205,7 @@ def _read_front(memory: Memory, front: _Tables, found: _Harvest) -> Iterator[_Ta
             found.problem_each(f"a table of {length} bytes cannot be read", tables[~good])
         # Zero is zero in either byte order: only the other words are turned.
         raw = rows.reshape(-1).view(np.uint64)
-        at = np.flatnonzero(raw)
+        at = np.flatnonzero(raw != 0)
         if not len(at):
             continue
         words = raw[at].view(">u8").astype(np.uint64)
@@ -234,11 +250,14 @@ def _joined(parts: list[_Tables]) -> _Tables:
     return _Tables(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _sorted(parts: list[Columns]) -> Columns:
+def _sorted(found: _Harvest) -> Columns:
+    """Return all leaves by address. Mostly they were found in that order."""
+    parts = found.leaves
     if not parts:
         return np.empty(0, LEAF)
     columns = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    address = columns["address"]
-    if (address[1:] < address[:-1]).any():
-        columns = columns[np.argsort(address, kind="stable")]
+    ends = [part["address"][-1] for part in parts[:-1]]
+    starts = [part["address"][0] for part in parts[1:]]
+    if not found.ascending or any(end > start for end, start in zip(ends, starts, strict=True)):
+        columns = columns[np.argsort(columns["address"], kind="stable")]
     return columns

@@ -16,7 +16,7 @@ from nestscope.decoders.errors import UnreadableMemoryError
 from nestscope.decoders.kernel.byteorder import ByteOrder
 from nestscope.decoders.sources.protocol import Memory, Rows, read_many
 from nestscope.decoders.words.pde import is_pde, next_bits, next_table
-from nestscope.decoders.words.pte import is_leaf, real_address
+from nestscope.decoders.words.pte import PTE_LEAF, PTE_RPN, is_leaf, real_address
 
 LINEAR_START = 0xC000_0000_0000_0000
 LINEAR_END = 0xC008_0000_0000_0000
@@ -26,6 +26,11 @@ MIN_PAGE_SHIFT = 12
 MAX_TABLE_BITS = 13
 MAX_READ = 256 << 20
 _MAX_CACHED = 1 << 16
+_BLOCK_SHIFT = 21  # PMD_SHIFT of both geometries: one last-level table maps so much
+_BLOCK_PAGES = 1 << _BLOCK_SHIFT - MIN_PAGE_SHIFT
+_MAX_BLOCKS = 1 << 12
+_MIN_ROWS_A_BLOCK = 16
+_NOT_MAPPED = (1 << 64) - 1
 _KERNEL_REGION = 0xC00  # EA bits 0:11 of every kernel address
 
 
@@ -43,11 +48,13 @@ class KernelMemory:
         self.byteorder = byteorder
         self._tables: dict[int, tuple[int, ...]] = {}
         self._frames: dict[int, int] = {}
+        self._blocks: dict[int, NDArray[np.uint64]] = {}
 
     def forget(self) -> None:
         """Drop all translations: the kernel has run."""
         self._tables.clear()
         self._frames.clear()
+        self._blocks.clear()
 
     def translate(self, address: int) -> int:
         """Return the physical address of kernel address `address`.
@@ -67,6 +74,20 @@ class KernelMemory:
 
     def _walk(self, address: int) -> int:
         """Return the physical address by a walk of the kernel's tree."""
+        for shift, place, word in self._levels(address):
+            if is_leaf(word):
+                page = (1 << shift) - 1
+                return real_address(word) & ~page | address & page
+            if not is_pde(word):
+                why = f"the kernel has it not mapped ({word:#x} at {place:#x})"
+                raise UnreadableMemoryError(address, 1, why)
+        raise AssertionError("a walk ends with a leaf or an error")
+
+    def _levels(self, address: int) -> Iterator[tuple[int, int, int]]:
+        """Yield `(shift, place, word)` of the entry at each level, while they lead on.
+
+        `shift` is log2 of what the entry maps, `place` its physical address.
+        """
         if address >> TREE_BITS != _KERNEL_REGION:
             raise UnreadableMemoryError(address, 1, "it is not an address of the kernel")
         table, bits, shift = self.pgd, ROOT_BITS, TREE_BITS
@@ -78,12 +99,7 @@ class KernelMemory:
                 )
             index = address >> shift & (1 << bits) - 1
             word = self._entry(address, table, bits, index)
-            if is_leaf(word):
-                page = (1 << shift) - 1
-                return real_address(word) & ~page | address & page
-            if not is_pde(word):
-                why = f"the kernel has it not mapped ({word:#x} at {table + 8 * index:#x})"
-                raise UnreadableMemoryError(address, 1, why)
+            yield shift, table + 8 * index, word
             table, bits = next_table(word), next_bits(word)
 
     def _entry(self, address: int, table: int, bits: int, index: int) -> int:
@@ -140,12 +156,16 @@ class KernelMemory:
         linear = (addresses >= LINEAR_START) & (addresses < LINEAR_END - length)
         if linear.all():
             return read_many(self.physical, addresses - np.uint64(LINEAR_START), length)
+        physical, known = self._translate_many(addresses, length)
+        if known.all():
+            return read_many(self.physical, physical, length)
+        physical[linear] = addresses[linear] - np.uint64(LINEAR_START)
+        known |= linear
         rows = np.zeros((len(addresses), length), np.uint8)
         good = np.zeros(len(addresses), np.bool_)
-        if linear.any():
-            physical = addresses[linear] - np.uint64(LINEAR_START)
-            rows[linear], good[linear] = read_many(self.physical, physical, length)
-        for row in np.flatnonzero(~linear).tolist():
+        if known.any():
+            rows[known], good[known] = read_many(self.physical, physical[known], length)
+        for row in np.flatnonzero(~known).tolist():
             try:
                 data = self.read(int(addresses[row]), length)
             except UnreadableMemoryError:
@@ -153,6 +173,61 @@ class KernelMemory:
             rows[row] = np.frombuffer(data, np.uint8)
             good[row] = True
         return rows, good
+
+    def _translate_many(
+        self, addresses: NDArray[np.uint64], length: int
+    ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+        """Translate the addresses of which many lie together, block by block.
+
+        The flags say which ones: those of `length` bytes inside a page, in a
+        block that is mapped in one of the usual ways. The others are for `read`.
+        """
+        blocks, which = np.unique(addresses >> np.uint64(_BLOCK_SHIFT), return_inverse=True)
+        if len(blocks) * _MIN_ROWS_A_BLOCK > len(addresses):
+            return addresses.copy(), np.zeros(len(addresses), np.bool_)
+        frames = np.stack([self._block(number) for number in blocks.tolist()])
+        page = addresses >> np.uint64(MIN_PAGE_SHIFT) & np.uint64(_BLOCK_PAGES - 1)
+        offset = addresses & np.uint64((1 << MIN_PAGE_SHIFT) - 1)
+        frame = frames[which, page]
+        inside = offset + np.uint64(length) <= np.uint64(1 << MIN_PAGE_SHIFT)
+        return frame << np.uint64(MIN_PAGE_SHIFT) | offset, inside & (frame != _NOT_MAPPED)
+
+    def _block(self, number: int) -> NDArray[np.uint64]:
+        """Return the physical frame of each 4 KiB of a block of 2 MiB, or _NOT_MAPPED."""
+        frames = self._blocks.get(number)
+        if frames is None:
+            if len(self._blocks) >= _MAX_BLOCKS:
+                self._blocks.clear()
+            try:
+                frames = self._frames_of(number << _BLOCK_SHIFT)
+            except UnreadableMemoryError:
+                frames = np.full(_BLOCK_PAGES, _NOT_MAPPED, np.uint64)
+            self._blocks[number] = frames
+        return frames
+
+    def _frames_of(self, address: int) -> NDArray[np.uint64]:
+        """Return the frames of the block at `address`: in a huge page, or by its last table."""
+        for shift, _, word in self._levels(address):
+            if shift < _BLOCK_SHIFT:
+                break
+            if is_leaf(word):
+                first = self._walk(address) >> MIN_PAGE_SHIFT
+                return np.arange(first, first + _BLOCK_PAGES, dtype=np.uint64)
+            if not is_pde(word):
+                break
+            bits = next_bits(word)
+            if shift == _BLOCK_SHIFT and 0 < bits <= _BLOCK_SHIFT - MIN_PAGE_SHIFT:
+                data = self.physical.read(next_table(word), 8 << bits)
+                ptes = np.frombuffer(data, ">u8").astype(np.uint64)
+                pages = np.uint64(_BLOCK_PAGES >> bits)
+                frame = (ptes & np.uint64(PTE_RPN)) >> np.uint64(MIN_PAGE_SHIFT) & ~(
+                    pages - np.uint64(1)
+                )
+                inside = np.arange(pages, dtype=np.uint64)
+                frames = frame[:, np.newaxis] + inside
+                frames[ptes & np.uint64(PTE_LEAF) != np.uint64(PTE_LEAF)] = _NOT_MAPPED
+                return frames.reshape(-1)
+        return np.full(_BLOCK_PAGES, _NOT_MAPPED, np.uint64)
 
     def u32(self, address: int) -> int:
         """Return the 32-bit unsigned number at `address`, in the kernel's byte order.
