@@ -1,0 +1,42 @@
+"""One mutant: a place in the model's source and what stands there instead."""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """`old` stands exactly once in `file` (below `sim/`); `new` takes its place.
+
+    `wrong` says what the mutant gets wrong; `history` names the historical
+    defect of Linux that it repeats, if it repeats one.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    wrong: str
+    history: str = ""
+
+    def source(self) -> str:
+        """Return the mutated source.
+
+        Raises:
+            ValueError: if the place is not there exactly once, nothing changes,
+                or the result is not Python.
+        """
+        text = (ROOT / "sim" / self.file).read_text(encoding="utf-8")
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.name}: the text stands {text.count(self.old)} times")
+        mutated = text.replace(self.old, self.new)
+        try:
+            same = ast.dump(ast.parse(text)) == ast.dump(ast.parse(mutated))
+        except SyntaxError as error:
+            raise ValueError(f"{self.name}: not Python any more: {error}") from error
+        if same:
+            raise ValueError(f"{self.name}: nothing changes")
+        return mutated
