@@ -128,8 +128,10 @@ class Guest:
                 return [Discard(gpa, length)]
             case Migrate(gpa, length) | Protect(gpa, length) | Age(gpa, length):
                 self._require_data(gpa, length)
-            case CollapseHuge(gpa, shift) | SplitHuge(gpa, shift):
-                self._require_data(gpa & -1 << shift, 1 << shift)
+            case CollapseHuge(gpa, shift):
+                self._require_data(gpa, 1 << shift)
+            case SplitHuge(gpa):
+                self._require_data(gpa, 1)
             case AddSlot() | DeleteSlot() | MoveSlot():
                 self._change_slots(operation)
             case SetSlotFlags(slot, flags):

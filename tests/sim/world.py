@@ -57,7 +57,7 @@ class World:
     def chain(self, gpa: int) -> tuple[str, tuple[tuple[int, int], ...]] | None:
         """Form and entries of the chain of a guest page, head first."""
         page_shift = self.model.facts.page_shift
-        for chain in self.vm.memslots[0].rmap:
+        for chain in (chain for memslot in self.vm.memslots for chain in memslot.rmap):
             if chain.gfn == gpa >> page_shift:
                 return chain.form, tuple((e.l1_lpid, e.n_gpa) for e in chain.entries)
         return None
@@ -78,3 +78,13 @@ class World:
     def host(self, gpa: int) -> int | None:
         leaf = self.vm.host_leaves.covering(gpa)
         return leaf.pte if leaf else None
+
+    def host_shift(self, gpa: int) -> int | None:
+        """log2 of the size of the host leaf that covers `gpa`."""
+        leaf = self.vm.host_leaves.covering(gpa)
+        return leaf.shift if leaf else None
+
+    def shadow_shift(self, l1_lpid: int, n_gpa: int) -> int | None:
+        nested = self.nested(l1_lpid)
+        leaf = nested.leaves.covering(n_gpa) if nested else None
+        return leaf.shift if leaf else None

@@ -1,0 +1,130 @@
+"""Nested guests and VMs end: transitions 16, 23, 25 and 26; what leaves memory (MMIO)."""
+
+import pytest
+
+from nestscope.sim.errors import UnmodelledError
+from nestscope.sim.events import CreateVm
+from nestscope.sim.facts import Observations
+
+from .world import PTCR, World
+
+G, N = 0x90_0000, 0x100_0000
+H_PARAMETER, EINVAL, H_TOO_HARD = 2**64 - 4, 2**64 - 22, 9999
+RETIRED = "tlbie ric=2 prs=0 r=1 is=2 lpid=1 ap=0 epn=0"
+
+
+def mapped(lpids: tuple[int, ...] = (1, 2), **facts: int) -> World:
+    world = World(**facts)
+    for lpid in lpids:
+        world.run(f"map {lpid} {N:#x} {G:#x} 64K rwxRC", f"store {lpid} {N:#x} 1")
+    return world
+
+
+def test_25_entries_of_a_dropped_nested_guest_lead_to_the_next_of_its_name() -> None:
+    world = mapped()
+    world.run("drop 1", f"map 1 {N:#x} {G:#x} 64K rwxRC", f"load 1 {N:#x}")
+    assert world.chain(G) == ("list", ((2, N), (1, N)))  # found there: not entered again
+    world.run(f"discard {G:#x} 0x10000")
+    assert world.shadow(1, N) is None
+
+
+def test_25_a_stale_entry_spares_the_next_of_its_name_if_it_maps_another_page() -> None:
+    world = mapped()
+    world.run("write 0x910000 1", "drop 1")
+    world.run(f"map 1 {N:#x} 0x910000 64K rwxRC", f"load 1 {N:#x}", f"discard {G:#x} 0x10000")
+    assert world.shadow(1, N) is not None
+    assert world.shadow(2, N) is None
+
+
+@pytest.mark.parametrize("place", ["nested_guest", "nested_idr"])
+def test_23_without_memory_nothing_is_entered(place: str) -> None:
+    world = mapped()
+    before = world.vm.nested
+    assert world.run("load 9 0x7000000", observed=Observations((place,))).ret == H_PARAMETER
+    assert len(world.vm.nested) == len(before)
+    assert world.model.kvm.lpids == {1, 2, 3}
+
+
+def test_26_a_destroyed_vm_is_gone_and_the_next_one_begins_afresh() -> None:
+    world = mapped()
+    frames = world.model.kvm.memory.next_frame
+    world.run("destroy")
+    assert world.state.vms == ()
+    with pytest.raises(UnmodelledError):
+        world.run("load 1 0x1000000")
+    for event in world.guest.setup():
+        world.model.step(event)
+    world.run(PTCR, f"map 1 {N:#x} {G:#x} 64K rwxRC")
+    assert world.run(f"load 1 {N:#x}").value == 0
+    assert (world.vm.lpid, world.vm.nested[0].shadow_lpid) == (1, 2)
+    assert min(leaf.pte >> 16 & 0xFFFF for leaf in world.vm.host_leaves if leaf.pte & 2) >= frames
+
+
+def test_26_two_vms_at_once_are_not_modelled() -> None:
+    world = mapped()
+    with pytest.raises(UnmodelledError, match="second VM"):
+        world.model.step(CreateVm())
+
+
+def test_26_the_switch_to_a_hash_table_frees_nested_guests_chains_and_the_host_tree() -> None:
+    world = mapped(pseries=False)
+    assert world.run("hpt").ret == 0
+    vm = world.vm
+    assert (vm.radix, vm.nested, len(vm.host_leaves), world.chains()) == (False, (), 0, [])
+    assert world.model.kvm.lpids == {1}
+    assert world.run("hpt").ret == 0
+    with pytest.raises(UnmodelledError, match="hash page table"):
+        world.run("load 1 0x1000000")
+    world.run(f"discard {G:#x} 0x10000")
+
+
+def test_26_a_host_that_is_itself_a_guest_has_radix_only() -> None:
+    world = mapped()
+    assert world.run("hpt").ret == EINVAL
+    assert world.vm.radix is True
+    assert world.shadow(1, N) is not None
+
+
+def test_16_ric_2_for_all_frees_a_nested_guest_under_its_own_lock() -> None:
+    """A defect of kernels without commit 51938dfa8a51: the lock is freed before it is released."""
+    world = mapped()
+    world.model.step(world.guest._write_word(0x4_0010, 0))
+    assert world.model.kvm.uses_after_free == []
+    world.run("tlbie ric=2 prs=0 r=1 is=3 lpid=0 ap=0 epn=0")
+    assert world.model.kvm.uses_after_free == [
+        "mutex_unlock(tlb_lock): nested guest 1 was freed before"
+    ]
+
+
+def test_16_ric_2_for_one_holds_a_reference() -> None:
+    world = mapped()
+    world.model.step(world.guest._write_word(0x4_0010, 0))
+    world.run(RETIRED)
+    assert world.model.kvm.uses_after_free == []
+    assert [n.l1_lpid for n in world.vm.nested] == [2]
+
+
+@pytest.mark.parametrize("verb", ["load", "store"])
+def test_an_address_without_memory_is_mmio_for_the_vmm(verb: str) -> None:
+    world = World(reads_instructions=True)
+    world.run(f"map 1 {N:#x} 0x40000000 64K rwxRC")
+    result = world.run(f"{verb} 1 {N + 8:#x}" + (" 1" if verb == "store" else ""))
+    assert (result.ret, result.asdr) == (H_TOO_HARD, N + 8)
+    assert world.shadow(1, N) is None
+    assert world.nested(1) is not None
+
+
+@pytest.mark.parametrize(("verb", "reads"), [("load", False), ("fetch", True)])
+def test_an_instruction_that_the_host_cannot_load_is_tried_for_ever(verb: str, reads: bool) -> None:
+    world = World(reads_instructions=reads)
+    world.run(f"map 1 {N:#x} 0x40000000 64K rwxRC")
+    with pytest.raises(UnmodelledError, match="for ever"):
+        world.run(f"{verb} 1 {N:#x}")
+
+
+def test_the_payload_may_go_and_nested_guests_are_not_predicted_any_more() -> None:
+    world = mapped()
+    world.run("discard 0x800000 0x10000")
+    assert world.shadow(1, 0) is None
+    with pytest.raises(UnmodelledError, match="not the payload"):
+        world.run(f"load 1 {N:#x}")
