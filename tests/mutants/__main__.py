@@ -2,8 +2,8 @@
 
     python -m tests.mutants [--jobs N] [--report FILE.md] [NAME...]
 
-Each mutant lives in a temporary copy of `sim/`, which a path in front of the
-installed package makes the tests import. Exit status 1 if a mutant survives.
+Each mutant lives in a temporary copy of the package and its tests. Exit status 1
+if a mutant survives.
 """
 
 import argparse
@@ -37,9 +37,13 @@ def main() -> int:
     if unknown:
         parser.error(f"there is no mutant {', '.join(unknown)}")
     chosen = [known[name] for name in wanted.names] or list(MUTANTS)
-    with package_copy(None) as folder:
+    with package_copy({}) as folder:
         if (failed := run_tests(folder)) is not None:
             print(f"without any mutant {failed} fails: mend that first", file=sys.stderr)
+            return 2
+    with package_copy({"rmap.py": "raise ImportError('canary')"}) as folder:
+        if run_tests(folder) is None:
+            print("the tests do not import the mutated copy", file=sys.stderr)
             return 2
     caught: dict[str, str | None] = {}
     with ThreadPoolExecutor(wanted.jobs) as pool:
@@ -55,22 +59,25 @@ def main() -> int:
 
 def catch(mutant: Mutant) -> str | None:
     """Return the first test that fails with the mutant, None if all pass."""
-    with package_copy(mutant) as folder:
+    with package_copy({mutant.file: mutant.source()}) as folder:
         return run_tests(folder)
 
 
 @contextmanager
-def package_copy(mutant: Mutant | None) -> Iterator[Path]:
-    """Make a folder that holds the package, with `sim` copied and mutated."""
+def package_copy(changed: dict[str, str]) -> Iterator[Path]:
+    """Make a folder with the package and its tests; `changed` are files below `sim/`."""
+    without = shutil.ignore_patterns("__pycache__")
     with tempfile.TemporaryDirectory(prefix="nestscope-mutant-") as name:
         folder = Path(name)
         package = folder / "nestscope"
-        shutil.copytree(ROOT / "nestscope", package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "nestscope", package, ignore=without)
+        shutil.copytree(ROOT / "sim", package / "sim", ignore=without)
+        shutil.copytree(ROOT / "tests", folder / "tests", ignore=without)
+        shutil.copy(ROOT / "pyproject.toml", folder)
         for part in ("decoders", "plugin"):
             (package / part).symlink_to(ROOT / part)
-        shutil.copytree(ROOT / "sim", package / "sim", ignore=shutil.ignore_patterns("__pycache__"))
-        if mutant is not None:
-            (package / "sim" / mutant.file).write_text(mutant.source(), encoding="utf-8")
+        for file, source in changed.items():
+            (package / "sim" / file).write_text(source, encoding="utf-8")
         yield folder
 
 
@@ -81,11 +88,11 @@ def run_tests(folder: Path) -> str | None:
     """
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
     command += ["-m", "not kernel and not nightly", "--timeout", "60", "tests/sim"]
-    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
             command,
-            cwd=ROOT,
+            cwd=folder,
             env=environment,
             capture_output=True,
             text=True,
