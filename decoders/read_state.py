@@ -1,5 +1,8 @@
 """`read_state`: the nested MMU of a kernel in memory, as a `State`."""
 
+from contextlib import suppress
+from functools import cached_property
+
 from nestscope.decoders.errors import UnreadableMemoryError
 from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.decoders.kernel.memory import ROOT_BITS, KernelMemory
@@ -56,15 +59,26 @@ class StateReader:
 
         Raises:
             UnknownTypeError: if the kernel's types do not describe KVM's structures.
+                Without kvm they need not; `read` raises it if kvm is loaded later.
         """
         self._kernel = kernel
         self._source = source
         memory = kernel.memory.physical if physical is None else physical
         self._physical = MeteredMemory(memory, max_bytes)
         self._memory = KernelMemory(self._physical, kernel.memory.pgd, kernel.byteorder)
-        self._vms = VmReader(kernel.types, self._memory)
-        self._memslots = MemslotReader(kernel.types, self._memory)
         self._problems: list[Problem] = []
+        with suppress(UnknownSymbolError):
+            kernel.symbol("vm_list")
+            # Looked up now, so that a missing type is an error and not a problem later.
+            _ = self._vms, self._memslots
+
+    @cached_property
+    def _vms(self) -> VmReader:
+        return VmReader(self._kernel.types, self._memory)
+
+    @cached_property
+    def _memslots(self) -> MemslotReader:
+        return MemslotReader(self._kernel.types, self._memory)
 
     def read(self) -> State:
         """Read all VMs. What is unreadable or malformed is in the State's problems."""

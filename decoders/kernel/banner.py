@@ -87,6 +87,13 @@ def find_banners(memory: Memory, scan_bytes: int = SCAN_BYTES) -> Iterator[Banne
         tail_at, tail = at + keep, data[keep:]
 
 
+def banner_at(memory: Memory, address: int) -> Banner | None:
+    """Return the banner at physical `address`, or None."""
+    data = _read(memory, address, _OVERLAP)
+    match = _BANNER.match(data) if data is not None else None
+    return Banner(address, match[0], match[1].decode("ascii")) if match else None
+
+
 def find_build_id_after(memory: Memory, address: int) -> tuple[ByteOrder, bytes, int] | None:
     """Return byte order, build id and physical address of the first GNU note behind `address`.
 

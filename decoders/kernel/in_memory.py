@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
 from nestscope.decoders.kernel.banner import (
-    NOTE_WINDOW,
     Banner,
     available,
+    banner_at,
     find_banners,
     find_build_id_after,
     joined,
@@ -28,6 +28,7 @@ from nestscope.decoders.kernel.types import Types
 from nestscope.decoders.sources.protocol import Memory
 
 KALLSYMS_WINDOW = 8 << 20
+MAX_KERNEL = 64 << 20  # from its start to the end of .rodata
 MAX_MODULES = 4096
 _GIVE = "give its image with --vmlinux FILE, or a profile with --profile FILE"
 
@@ -45,9 +46,10 @@ def knowledge_in_memory(memory: Memory) -> Knowledge:
     seen: list[Banner] = []
     for banner in find_banners(memory):
         seen.append(banner)
-        symbols, order = _symbols(memory, banner)
-        if symbols is None:
+        found = _symbols(memory, banner)
+        if found is None:
             continue
+        symbols, order, banner = found  # noqa: PLW2901 - the running one
         missing = [name for name in NEEDED_SYMBOLS if name not in symbols]
         note = find_build_id_after(memory, banner.address)
         build = f"build {note[1].hex()}" if note else "no build id"
@@ -75,11 +77,11 @@ def knowledge_in_memory(memory: Memory) -> Knowledge:
     raise KernelError(f"the memory holds no Linux kernel that can be recognised; {_GIVE}")
 
 
-def _symbols(memory: Memory, banner: Banner) -> tuple[dict[str, Symbol] | None, ByteOrder]:
-    """Return the symbols of the kernel whose banner this is, if it runs where it lies.
+def _symbols(memory: Memory, banner: Banner) -> tuple[dict[str, Symbol], ByteOrder, Banner] | None:
+    """Return symbols, byte order and proper banner of a kernel that runs near `banner`.
 
-    A guest's kernel or a file in the page cache has kallsyms as well, but for
-    other addresses.
+    A kernel has more than one text like its banner. A guest's kernel or a file in
+    the page cache has kallsyms as well, but for addresses where it is not.
     """
     here = banner.address & ~7
     # In all kernels that were seen the tables follow the banner.
@@ -89,18 +91,24 @@ def _symbols(memory: Memory, banner: Banner) -> tuple[dict[str, Symbol] | None, 
             orders: tuple[ByteOrder, ...] = ("little", "big")
             for order in orders:
                 found = find_kallsyms(data, at | LINEAR_START, order)
-                if found is not None and _runs_here(found, banner):
-                    return found, order
-    return None, "little"
+                running = _running(memory, found, banner) if found is not None else None
+                if found is not None and running is not None:
+                    return found, order, running
+    return None
 
 
-def _runs_here(symbols: dict[str, Symbol], banner: Banner) -> bool:
+def _running(memory: Memory, symbols: dict[str, Symbol], banner: Banner) -> Banner | None:
+    """Return the banner of the kernel with these symbols, if it is where they say."""
     own = symbols.get("linux_banner")
     if own is not None:
-        return own.address == banner.address | LINEAR_START
-    # Without data symbols: the kernel starts below its banner, at a page of its own.
+        found = banner_at(memory, own.address - LINEAR_START)
+        near = abs(own.address - (banner.address | LINEAR_START)) < MAX_KERNEL
+        return found if near and found and found.release == banner.release else None
+    # Without data symbols: the kernel starts below its banner.
     text = symbols.get("_text") or symbols.get("_stext")
-    return text is not None and 0 < (banner.address | LINEAR_START) - text.address < NOTE_WINDOW * 4
+    if text is None or not 0 < (banner.address | LINEAR_START) - text.address < MAX_KERNEL:
+        return None
+    return banner
 
 
 def _vmlinux_btf(memory: Memory, symbols: dict[str, Symbol], what: str) -> Btf:

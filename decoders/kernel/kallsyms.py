@@ -25,10 +25,11 @@ MAX_CANDIDATES = 256  # places that may be `kallsyms_num_syms`, for one token ta
 _KERNEL = 0xC  # the first hexadecimal digit of every kernel address
 _TOKENS = 256
 _STEP = 256  # symbols between two markers
+_MAX_NAME = 512  # KSYM_NAME_LEN
 _MAX_TOKEN_TABLE = 16 << 10
 # Every digit is in use as itself, so it is never replaced by a token.
 _DIGITS = b"\0" + b"".join(b"%d\0" % digit for digit in range(10))
-_KINDS = frozenset(b"AaBbDdRrTtVvWwGgSsNnUuCcIi?")
+_KINDS = frozenset(bytes([kind]) for kind in b"AaBbDdRrTtVvWwGgSsNnUuCcIi?")
 
 
 def find_kallsyms(data: bytes, address: int, byteorder: ByteOrder) -> dict[str, Symbol] | None:
@@ -99,8 +100,11 @@ class _Tables:
         """Say whether a few names at `at` look like symbols with their kinds."""
         for _ in range(16):
             size, at = self._length(at)
+            # The cheapest test first: nearly every candidate fails it.
+            if not 0 < size <= _MAX_NAME or self._tokens[self._data[at]][:1] not in _KINDS:
+                return False
             text = b"".join([self._tokens[code] for code in self._data[at : at + size]])
-            if len(text) < 2 or text[0] not in _KINDS or not text[1:].isascii():
+            if len(text) < 2 or not text.isascii():
                 return False
             at += size
         return True
@@ -176,7 +180,7 @@ class _Tables:
         for (start, end), address in zip(spans, addresses, strict=True):
             text = b"".join([tokens[code] for code in data[start:end]]).decode("utf-8", "replace")
             name = text[1:]
-            if text[:1].isupper() or name not in found:
+            if name not in found or text[0].isupper():
                 found[name] = Symbol(name, address, 0, address)
         return found
 

@@ -5,6 +5,7 @@ From its files (`files.py`), a stored profile (`profile.py`), or the memory itse
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
@@ -83,15 +84,26 @@ def check_against(memory: Memory, known: Knowledge) -> Knowledge:
     moved = known
     if not in_place(memory, known.banner, link):
         moved = _relocated(memory, known, link)
-    if moved.build_id is not None and moved.build_id_note is not None:
-        data = memory.read(moved.build_id_note - LINEAR_START, NOTE_BYTES)
-        found = find_build_id(data, moved.byteorder)
+    if moved.build_id is not None:
+        found = _build_id_in(memory, moved)
         if found is not None and found != moved.build_id:
             raise KernelError(
                 f"the memory runs build {found.hex()}, but {known.name} is build "
                 f"{moved.build_id.hex()}; give the files of the running kernel"
             )
     return moved
+
+
+def _build_id_in(memory: Memory, known: Knowledge) -> bytes | None:
+    """Return the build id that the memory has where `known` says, or None.
+
+    Raises:
+        UnreadableMemoryError: if that place cannot be read.
+    """
+    if known.build_id_note is None:
+        return None
+    data = memory.read(known.build_id_note - LINEAR_START, NOTE_BYTES)
+    return find_build_id(data, known.byteorder)
 
 
 def _relocated(memory: Memory, known: Knowledge, link: int) -> Knowledge:
@@ -102,14 +114,17 @@ def _relocated(memory: Memory, known: Knowledge, link: int) -> Knowledge:
     """
     others: list[bytes] = []
     for banner in find_banners(memory):
-        if banner.text == known.banner:
+        if banner.text == known.banner and known.build_id_note is not None:
             distance = (banner.address | LINEAR_START) - link
-            note = known.build_id_note
-            return replace(
+            moved = replace(
                 known,
                 symbols=known.symbols.shifted(distance),
-                build_id_note=None if note is None else note + distance,
+                build_id_note=known.build_id_note + distance,
             )
+            # A file in the page cache has the text as well, but its pages are scattered.
+            with suppress(UnreadableMemoryError):
+                if _build_id_in(memory, moved) == known.build_id:
+                    return moved
         others.append(banner.text)
     found = others[0] if others else memory.read(link - LINEAR_START, len(known.banner))
     raise KernelError(
