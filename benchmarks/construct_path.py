@@ -41,7 +41,10 @@ def rows_of(state: State) -> tuple[LeafRows, list[LeafRows], ChainRows]:
     return (
         vm.host_leaves.columns.tolist(),
         [guest.leaves.columns.tolist() for guest in vm.nested],
-        [(chain.gfn, [tuple(entry) for entry in chain.entries]) for chain in vm.memslots[0].rmap],
+        [
+            (chain.gfn, [(entry.l1_lpid, entry.n_gpa) for entry in chain.entries])
+            for chain in vm.memslots[0].rmap
+        ],
     )
 
 

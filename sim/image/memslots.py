@@ -44,12 +44,10 @@ def _build_sets(out: Structures, kvm: int, slots: Sequence[Memslot]) -> None:
     by_gfn = [
         place for _, place in sorted(zip(slots, places, strict=True), key=lambda p: p[0].base_gfn)
     ]
-    size = out.types.struct(_SETS).size
     bucket_member = out.types.member(_SETS, "id_hash")
     buckets = bucket_member.size // 8
     for idx in (0, 1):
-        # BTF flattens __memslots[as][2] into one dimension, so the index is not in a path.
-        memslots = out.at("kvm", kvm, "__memslots") + idx * size
+        memslots = _set_address(out, kvm, idx)
         out.fill(_SETS, memslots, {"node_idx": idx})
         for bucket in range(buckets):
             nodes = [
@@ -58,11 +56,19 @@ def _build_sets(out: Structures, kvm: int, slots: Sequence[Memslot]) -> None:
                 if hash_bucket(slot.id, buckets) == bucket
             ]
             out.hash_list(memslots + bucket_member.offset + 8 * bucket, nodes)
-        if out.types.has(_SETS, "gfn_tree"):
+        if out.types.has(_SETS, "gfn_tree") and out.types.has(_SLOT, "gfn_node"):
             tree = [out.at(_SLOT, place, f"gfn_node[{idx}]") for place in by_gfn]
             out.red_black_tree(out.at(_SETS, memslots, "gfn_tree"), tree)
         if idx == ACTIVE:
             out.fill("kvm", kvm, {"memslots[0]": memslots})
+
+
+def _set_address(out: Structures, kvm: int, idx: int) -> int:
+    """Return where one of the two sets is: in `struct kvm`, as far as the types tell."""
+    if not out.types.has("kvm", "__memslots"):
+        return out.make(_SETS, {})  # a stored profile has only the members that are read
+    # BTF flattens __memslots[as][2] into one dimension, so the index is not in a path.
+    return out.at("kvm", kvm, "__memslots") + idx * out.types.struct(_SETS).size
 
 
 def hash_bucket(slot_id: int, buckets: int) -> int:

@@ -5,7 +5,7 @@ stand-ins for what lies between: sizes are like those of a distribution's
 kernel, not equal to one. What matters is which members there are.
 """
 
-from nestscope.decoders.kernel.types import Types
+from nestscope.decoders.kernel.types import LayoutSource, Types
 from nestscope.sim.image.errors import ImageError
 from nestscope.sim.image.layouts import LayoutText
 
@@ -258,3 +258,12 @@ def profile_types(name: str) -> Types:
     if name not in PROFILES:
         raise ImageError(f"there is no layout profile {name!r}: use {', '.join(PROFILES)}")
     return Types([LayoutText(PROFILES[name])])
+
+
+def completed(source: LayoutSource) -> Types:
+    """Return the types of a stored profile, with those that only writing needs.
+
+    A stored profile describes what is read; an image also needs the links of
+    lists and trees, which are alike in all kernels.
+    """
+    return Types([source, LayoutText(_COMMON)])
