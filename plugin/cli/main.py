@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from nestscope.decoders.errors import NestscopeError
-from nestscope.plugin.cli import decode, diff, lab, profile, state
+from nestscope.plugin.cli import decode, diff, explore, lab, profile, state
 
 
 class Verbs(TyperGroup):
@@ -46,6 +46,7 @@ app = typer.Typer(
 app.command("decode")(decode.decode)
 app.command("state")(state.state)
 app.command("diff")(diff.diff)
+app.command("explore")(explore.explore)
 app.add_typer(lab.app, name="lab")
 app.add_typer(profile.app, name="profile")
 

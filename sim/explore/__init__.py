@@ -1,0 +1,1 @@
+"""The explorer: every interleaving of a few kernel paths, judged after every section."""
