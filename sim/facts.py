@@ -16,6 +16,10 @@ class HostFacts:
     on a pseries machine the host sees none; bare metal shows them.
     `first_lpid`: the lowest LPID that is free when the VM is created
     (`kvmppc_alloc_lpid` starts at 1 and takes the lowest free one).
+    `tlbie_shifts`: log2 of the page sizes of which the host knows the AP encoding
+    (`mmu_psize_defs`); a tlbie with another one is H_PARAMETER. The kernel has them
+    from "ibm,processor-radix-AP-encodings" of the device tree; without it 12 and 16
+    only (`radix__early_init_devtree`), as on QEMU's powernv machines.
     `release`: the kernel's release, for the State only.
     `pseries`: the host is itself a guest of a hypervisor (`kvmhv_on_pseries`).
     `reads_instructions`: the host can load a nested guest's instruction, to
@@ -29,6 +33,7 @@ class HostFacts:
     rc_by_hardware: bool = True
     hisi_flags_visible: bool = False
     first_lpid: int = 1
+    tlbie_shifts: frozenset[int] = frozenset({12, 16, 21, 30})
     release: str | None = None
     pseries: bool = True
     reads_instructions: bool = False

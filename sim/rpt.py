@@ -62,7 +62,7 @@ def invalidate_range(kvm: Kvm, lpid: int, pg_sizes: int, start: int, end: int) -
     """
     ret = H_P4
     for bit, shift in PAGE_SIZES:
-        if not pg_sizes & bit:
+        if not pg_sizes & bit or shift not in kvm.facts.tlbie_shifts:
             continue
         if (end - start) >> shift > PAGE_CEILING:
             yield from tlbie_one_lpid(kvm, lpid, RIC_FLUSH_TLB)

@@ -32,7 +32,7 @@ def do_nested_tlbie(kvm: Kvm, instruction: int, rs: int, rb: int) -> Steps[int]:
         return H_PARAMETER
     if is_ == 0:
         shift = AP_SHIFT.get(rb >> 5 & 7)
-        if shift is None:
+        if shift is None or shift not in kvm.facts.tlbie_shifts:
             return H_PARAMETER
         yield from tlbie_tlb_addr(kvm, lpid, shift, rb >> 12 << 12)
     elif is_ == 2:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nestscope.decoders.errors import NestscopeError
-from nestscope.plugin.cli.options import Modules, Vmlinux
+from nestscope.plugin.cli.options import MachineName, Modules, Vmlinux
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +48,7 @@ def diff(
     ] = None,
     save: Annotated[Path, typer.Option(help="Folder for the trace of a difference.")] = Path(),
     kernel: Annotated[str, typer.Option(help="A kernel of `lab kernels`.")] = "6.12-64k",
+    machine: MachineName = "pseries",
     vmlinux: Vmlinux = None,
     modules: Modules = None,
     qemu: Annotated[str, typer.Option(help="The QEMU program.")] = "qemu-system-ppc64",
@@ -74,10 +75,10 @@ def diff(
     files = _kernel_files(kernel, vmlinux, modules)
     console = terminal()
     started = time.monotonic()
-    with Lab.boot(files, qemu=qemu) as lab, open_comparison(lab, Via(via)) as live:
+    with Lab.boot(files, machine=machine, qemu=qemu) as lab, open_comparison(lab, Via(via)) as live:
         pages = size(1 << live.machine.kernel.page_shift)
         console.print(
-            f"{files.release}, {pages} pages, read through {via}; "
+            f"{files.release} on {machine}, {pages} pages, read through {via}; "
             f"booted in {time.monotonic() - started:.1f} s"
         )
         clean = _run(live, plan, inject, save, console)

@@ -9,8 +9,9 @@ SourceName = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A dump file, gdb:HOST:PORT or gdb:SOCKET (a QEMU gdbstub), or ram:FILE "
-        "(QEMU's shared RAM file).",
+        help="A dump file or the folder with the parts of one, gdb:HOST:PORT or gdb:SOCKET "
+        "(a QEMU gdbstub), ram:FILE (QEMU's shared RAM file), or sample:NAME.",
+        show_default="the first sample",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -32,4 +33,8 @@ DebugFolder = Annotated[
 Modules = Annotated[
     Path | None,
     typer.Option(help="Searched below for NAME.ko, .ko.xz, .ko.zst, .ko.gz.", file_okay=False),
+]
+MachineName = Annotated[
+    str,
+    typer.Option("--machine", help="The machine: pseries, pseries-power10, powernv9 or powernv10."),
 ]

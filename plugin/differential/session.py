@@ -69,7 +69,12 @@ def open_comparison(lab: Lab, via: Via = Via.RAM) -> Iterator[LiveComparison]:
         machine = LabMachine(lab, kernel, LAYOUT, source, session)
         facts = HostFacts(
             page_shift=kernel.page_shift,
-            rc_by_hardware=lab.hardware_sets_rc,
+            rc_by_hardware=lab.behaviour.sets_rc,
+            tlbie_shifts=lab.behaviour.tlbie_shifts,
+            # Not QEMU's H_ENTER_NESTED but the processor enters nested guests there.
+            hisi_flags_visible=lab.machine.bare_metal,
+            reads_instructions=lab.machine.bare_metal,
+            pseries=not lab.machine.bare_metal,
             release=kernel.release,
         )
         comparison = Comparison(Guest(LAYOUT), Model(facts, LAYOUT), machine)

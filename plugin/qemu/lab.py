@@ -19,8 +19,15 @@ from nestscope.plugin.qemu.console import Console
 from nestscope.plugin.qemu.errors import FailureKind, LabError, LabFailure
 from nestscope.plugin.qemu.initramfs import build_initramfs
 from nestscope.plugin.qemu.kernel_files import KernelFiles
-from nestscope.plugin.qemu.machine import RunFiles, command_line, memory_bytes
-from nestscope.plugin.qemu.probe import hardware_sets_rc
+from nestscope.plugin.qemu.machine import (
+    DEFAULT_MACHINE,
+    Machine,
+    RunFiles,
+    command_line,
+    find_machine,
+    memory_bytes,
+)
+from nestscope.plugin.qemu.probe import Behaviour, observe_behaviour
 from nestscope.plugin.qemu.process import Process, make_run_folder
 from nestscope.plugin.qemu.qmp import Qmp
 
@@ -36,37 +43,42 @@ _SETTLE_SECONDS = 0.5
 class Lab:
     """A booted machine. Make it with `Lab.boot`; close it, or use it in `with`."""
 
-    def __init__(self, kernel: KernelFiles, files: RunFiles, process: Process) -> None:
+    def __init__(
+        self, kernel: KernelFiles, machine: Machine, files: RunFiles, process: Process
+    ) -> None:
         self.kernel = kernel
+        self.machine = machine
         self._files = files
         self._process = process
         self._console = Console(files.console)
         self._agent: Agent | None = None
         self.qmp = Qmp(files.qmp)
         self.hello: Reply | None = None
-        self._sets_rc: bool | None = None
+        self._behaviour: Behaviour | None = None
 
     @classmethod
     def boot(
         cls,
         kernel: KernelFiles,
         *,
-        machine: str = "pseries",
-        cpu: str = "POWER9",
-        memory: str = "1G",
+        machine: str = DEFAULT_MACHINE,
+        memory: str | None = None,
         qemu: str = QEMU,
         gdb: bool = True,
         gdb_port: int | None = None,
     ) -> Self:
         """Boot `kernel` and return when its agent has answered.
 
-        `gdb` puts QEMU's gdbstub on a unix socket (`gdb_socket`); `gdb_port` on a
-        loopback port instead.
+        `machine` is a name of `machine.MACHINES`; `memory` is a size such as "1G", or
+        None for what that machine needs. `gdb` puts QEMU's gdbstub on a unix socket
+        (`gdb_socket`); `gdb_port` on a loopback port instead.
 
         Raises:
             LabError: if something is missing or QEMU cannot be started.
             LabFailure: if the machine fails before the agent answers.
         """
+        hardware = find_machine(machine)
+        memory = memory or hardware.memory
         program = shutil.which(qemu)
         if program is None:
             raise LabError(f"there is no {qemu}: install qemu-system-ppc, or give --qemu")
@@ -78,8 +90,7 @@ class Lab:
                 files,
                 kernel.vmlinux,
                 initramfs,
-                machine=machine,
-                cpu=cpu,
+                machine=hardware,
                 memory=memory,
                 gdb=gdb,
                 gdb_port=gdb_port,
@@ -88,7 +99,7 @@ class Lab:
         except BaseException:
             shutil.rmtree(files.folder, ignore_errors=True)
             raise
-        lab = cls(kernel, files, process)
+        lab = cls(kernel, hardware, files, process)
         try:
             lab._connect()
         except BaseException:
@@ -152,15 +163,15 @@ class Lab:
         return self.hello["page_size"]
 
     @property
-    def hardware_sets_rc(self) -> bool:
-        """Whether the machine sets R and C itself; asked once, before the first VM is made.
+    def behaviour(self) -> Behaviour:
+        """How machine and kernel behave; asked once, before the first VM is made.
 
         Raises:
             LabError: if it is asked first when there is a VM.
         """
-        if self._sets_rc is None:
-            self._sets_rc = hardware_sets_rc(self.agent)
-        return self._sets_rc
+        if self._behaviour is None:
+            self._behaviour = observe_behaviour(self.agent)
+        return self._behaviour
 
     def console_tail(self, lines: int = _TAIL_LINES) -> str:
         """Return the last lines that the kernel printed."""

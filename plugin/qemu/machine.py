@@ -5,11 +5,65 @@ from pathlib import Path
 
 from nestscope.plugin.qemu.errors import LabError
 
+DEFAULT_MACHINE = "pseries"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine of the lab: QEMU's `-machine` options, `-cpu`, and what differs around them.
+
+    `memory`: RAM unless another size is asked for. `bare_metal`: the kernel is the
+    bottom hypervisor (`kvmhv_on_pseries()` is false) on skiboot, which comes with
+    QEMU; otherwise it is the guest of one.
+    """
+
+    name: str
+    options: str
+    cpu: str
+    memory: str
+    bare_metal: bool
+
+    @property
+    def console(self) -> tuple[str, ...]:
+        """The arguments for a console on chardev `console`: the kernel's hvc0 in any case."""
+        return (
+            ("-serial", "chardev:console")
+            if self.bare_metal
+            else ("-device", "spapr-vty,chardev=console")
+        )
+
+    @property
+    def channel(self) -> tuple[str, ...]:
+        """The arguments for a virtio port on chardev `agent`."""
+        port = ("-device", "virtserialport,chardev=agent")
+        if not self.bare_metal:
+            return ("-device", "virtio-serial-pci", *port)
+        # Of the six PCI host bridges that powernv has by default skiboot trains each
+        # for a second; one with a root port is enough.
+        return (
+            *("-device", "pnv-phb,chip-id=0,index=0,id=phb"),
+            *("-device", "pnv-phb-root-port,bus=phb,id=pcie.0"),
+            *("-device", "virtio-serial-pci,bus=pcie.0", *port),
+            # Without a BMC QEMU warns.
+            *("-device", "ipmi-bmc-sim,id=bmc", "-device", "isa-ipmi-bt,bmc=bmc,irq=10"),
+        )
+
+
 # Virtual Open Firmware instead of SLOF is what makes the boot quick; TCG can
 # offer none of the mitigations of cfpc, sbbc, ibs and ccf-assist.
-_MACHINES: dict[str, str] = {
-    "pseries": "pseries,cap-nested-hv=on,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,"
-    "cap-ibs=broken,cap-ccf-assist=off",
+_PSERIES = (
+    "pseries,cap-nested-hv=on,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,"
+    "cap-ibs=broken,cap-ccf-assist=off"
+)
+
+MACHINES = {
+    machine.name: machine
+    for machine in (
+        Machine("pseries", _PSERIES, "POWER9", "1G", bare_metal=False),
+        Machine("pseries-power10", _PSERIES, "POWER10", "1G", bare_metal=False),
+        Machine("powernv9", "powernv9", "POWER9", "2G", bare_metal=True),
+        Machine("powernv10", "powernv10", "POWER10", "2G", bare_metal=True),
+    )
 }
 # loglevel=5: warnings reach the console too, and nothing less important.
 _KERNEL_COMMAND_LINE = "console=hvc0 loglevel=5 panic=0"
@@ -68,14 +122,25 @@ class RunFiles:
         return self.folder / "qemu.log"
 
 
+def find_machine(name: str) -> Machine:
+    """Return a machine of the lab.
+
+    Raises:
+        LabError: if there is none of this name.
+    """
+    try:
+        return MACHINES[name]
+    except KeyError:
+        raise LabError(f"there is no machine '{name}': use one of {', '.join(MACHINES)}") from None
+
+
 def command_line(
     qemu: str,
     files: RunFiles,
     kernel: Path,
     initramfs: Path,
     *,
-    machine: str,
-    cpu: str,
+    machine: Machine,
     memory: str,
     gdb: bool,
     gdb_port: int | None,
@@ -83,29 +148,36 @@ def command_line(
     """Return QEMU and its arguments.
 
     Raises:
-        LabError: for an unknown machine, or a run directory too deep for a unix socket.
+        LabError: for a run directory too deep for a unix socket.
     """
-    if machine not in _MACHINES:
-        raise LabError(f"there is no machine '{machine}': use one of {', '.join(_MACHINES)}")
     if len(str(files.console)) > _SOCKET_PATH_LIMIT or "," in str(files.folder):
         raise LabError(f"{files.folder} cannot hold unix sockets: set TMPDIR to a short path")
     size = f"size={memory_bytes(memory)}"
     command = [
-        *(qemu, "-machine", f"{_MACHINES[machine]},memory-backend=ram"),
-        *("-cpu", cpu, "-accel", "tcg", "-m", f"{memory_bytes(memory) >> 20}M", "-smp", "1"),
+        *(qemu, "-machine", f"{machine.options},memory-backend=ram"),
+        *(
+            "-cpu",
+            machine.cpu,
+            "-accel",
+            "tcg",
+            "-m",
+            f"{memory_bytes(memory) >> 20}M",
+            "-smp",
+            "1",
+        ),
         *("-object", f"memory-backend-file,id=ram,{size},mem-path={files.ram},share=on"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         # A panicked machine stays, so that its memory can still be read.
         *("-action", "panic=pause"),
         *("-kernel", str(kernel), "-initrd", str(initramfs), "-append", _KERNEL_COMMAND_LINE),
         *("-chardev", f"file,id=console,path={files.console}"),
-        *("-device", "spapr-vty,chardev=console"),
+        *machine.console,
         *("-chardev", f"socket,id=qmp,path={files.qmp},server=on,wait=off"),
         *("-mon", "chardev=qmp,mode=control"),
         # A virtio port: a second spapr-vty answers a single line sooner (0.3 ms against
         # 0.7 ms), but carries 16 bytes an interrupt, 30 ms for a 4 KiB write against 2 ms.
         *("-chardev", f"socket,id=agent,path={files.agent},server=on,wait=off"),
-        *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent"),
+        *machine.channel,
     ]
     if gdb_port is not None:
         command += ["-gdb", f"tcp:127.0.0.1:{gdb_port}"]

@@ -1,5 +1,7 @@
 """Ask the machine how it behaves, instead of its version."""
 
+from dataclasses import dataclass
+
 from nestscope.decoders.words.pate import make_dw0
 from nestscope.decoders.words.pde import make_pde
 from nestscope.decoders.words.pte import (
@@ -20,7 +22,11 @@ _ROOT, _LEVEL1, _LEVEL2 = 0x50000, 0x60000, 0x70000
 _PAGE, _MEMORY = 0x200000, 0x400000
 _NESTED_PAGE = 0
 _DATA = 0x100000
-_H_SET_PARTITION_TABLE = 0xF800
+_H_SET_PARTITION_TABLE, _H_TLB_INVALIDATE = 0xF800, 0xF808
+_H_PARAMETER = -4 & (1 << 64) - 1
+_NO_SUCH_GUEST = 0x99
+_TLBIE = 1 << 16
+_AP_SHIFTS = {0: 12, 5: 16, 1: 21, 2: 30}
 _TRAP_SYSCALL, _TRAP_STORAGE = 0xC00, 0xE00
 
 
@@ -28,12 +34,27 @@ def _write(address: int, word: int) -> str:
     return f"write {address:#x} {word.to_bytes(8, 'big').hex()}"
 
 
-def hardware_sets_rc(agent: Agent) -> bool:
-    """Return whether the machine writes R and C into a leaf itself.
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How machine and kernel behave where both ways are right.
 
-    The ISA permits it; POWER9 and newer QEMU interrupt instead. The guest's leaf
-    grants a store but has C clear: a machine that interrupts makes KVM return the
-    store to the guest (trap 0xe00), one that sets C in the shadow leaf does not.
+    `sets_rc`: the machine writes R and C into a leaf itself. `tlbie_shifts`: log2
+    of the page sizes that the kernel accepts in a tlbie.
+    """
+
+    sets_rc: bool
+    tlbie_shifts: frozenset[int]
+
+
+def observe_behaviour(agent: Agent) -> Behaviour:
+    """Return how the machine behaves.
+
+    R and C: the ISA permits a machine to set them; POWER9 and newer QEMU interrupt
+    instead. The guest's leaf grants a store but has C clear: a machine that
+    interrupts makes KVM return the store to the guest (trap 0xe00), one that sets C
+    in the shadow leaf does not. Page sizes: a tlbie for a nested guest that does not
+    exist succeeds, unless the kernel does not know the AP encoding (`ap_to_shift`).
+
     It uses the agent's VM, so there must be none; afterwards there is none again.
 
     Raises:
@@ -41,6 +62,10 @@ def hardware_sets_rc(agent: Agent) -> bool:
     """
     leaf = PTE_LEAF | PTE_R | PTE_EAA_READ | PTE_EAA_WRITE | PTE_EAA_EXECUTE | _PAGE
     assert not leaf & PTE_C
+    tlbies = [
+        f"hcall {_H_TLB_INVALIDATE:#x} {_TLBIE:#x} {_NO_SUCH_GUEST:#x} {ap << 5:#x}"
+        for ap in _AP_SHIFTS
+    ]
     agent.must(["vm", f"slot 0 0 {_MEMORY:#x} 0"])
     try:
         *_, store = agent.must(
@@ -57,6 +82,7 @@ def hardware_sets_rc(agent: Agent) -> bool:
                 f"enter 1 0 {_NESTED_PAGE + _DATA:#x} 1 1 {_STATE:#x}",
             ]
         )
+        answers = agent.must(tlbies)
     finally:
         agent.run(["destroy"])
     if store["ret"] not in {_TRAP_SYSCALL, _TRAP_STORAGE}:
@@ -64,4 +90,8 @@ def hardware_sets_rc(agent: Agent) -> bool:
             f"a store of a nested guest ended with {store['ret']:#x}: this kernel cannot run "
             "nested guests, use another"
         )
-    return store["ret"] == _TRAP_SYSCALL
+    shifts = zip(_AP_SHIFTS.values(), answers, strict=True)
+    return Behaviour(
+        sets_rc=store["ret"] == _TRAP_SYSCALL,
+        tlbie_shifts=frozenset(shift for shift, reply in shifts if reply["ret"] != _H_PARAMETER),
+    )

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from nestscope.plugin.qemu.errors import LabError, LabFailure
 from nestscope.plugin.qemu.kernel_files import KernelFiles
 from nestscope.plugin.qemu.lab import Lab
 from nestscope.plugin.qemu.listing import parse_listing
+from nestscope.plugin.qemu.machine import MACHINES
 
 pytestmark = pytest.mark.kernel
 
@@ -250,8 +252,8 @@ def test_the_kernel_log_is_there(lab: Lab) -> None:
     assert b"Linux version " + lab.kernel.release.encode() in log.data
 
 
-def test_rc_behaviour_is_asked_without_a_trace(clean_lab: Lab) -> None:
-    assert clean_lab.hardware_sets_rc in {True, False}
+def test_behaviour_is_asked_without_a_trace(clean_lab: Lab) -> None:
+    assert clean_lab.behaviour.tlbie_shifts == {12, 16, 21, 30}
     clean_lab.agent.must(["vm"])
 
 
@@ -343,7 +345,10 @@ def test_a_qemu_that_is_not_there_is_a_lab_error(kernel_files: KernelFiles) -> N
         Lab.boot(kernel_files, qemu="qemu-nowhere")
 
 
-def test_a_qemu_that_refuses_says_why(kernel_files: KernelFiles) -> None:
+def test_a_qemu_that_refuses_says_why(
+    kernel_files: KernelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MACHINES, "odd", replace(MACHINES["pseries"], cpu="NOSUCHCPU"))
     with pytest.raises(LabFailure, match="NOSUCHCPU") as failure:
-        Lab.boot(kernel_files, cpu="NOSUCHCPU")
+        Lab.boot(kernel_files, machine="odd")
     assert failure.value.kind == "died"

@@ -8,7 +8,13 @@ import pytest
 
 from nestscope.plugin.qemu import process
 from nestscope.plugin.qemu.errors import LabError
-from nestscope.plugin.qemu.machine import RunFiles, command_line, memory_bytes
+from nestscope.plugin.qemu.machine import (
+    MACHINES,
+    RunFiles,
+    command_line,
+    find_machine,
+    memory_bytes,
+)
 from nestscope.plugin.qemu.process import Process, make_run_folder
 
 
@@ -24,8 +30,7 @@ def line(
         RunFiles(Path(folder)),
         Path("vmlinux"),
         Path("initrd"),
-        machine=machine,
-        cpu="POWER9",
+        machine=find_machine(machine),
         memory=memory,
         gdb=gdb,
         gdb_port=gdb_port,
@@ -55,6 +60,15 @@ def test_every_socket_is_unix_or_loopback() -> None:
     for word in line():
         if word.startswith("socket,"):
             assert "path=/run/x/" in word
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_every_machine_has_console_agent_and_shared_ram(machine: str) -> None:
+    command = line(machine=machine)
+    assert {"spapr-vty,chardev=console", "chardev:console"} & set(command)
+    assert "virtserialport,chardev=agent" in command
+    assert any(word.endswith(",memory-backend=ram") for word in command)
+    assert command[command.index("-cpu") + 1] in {"POWER9", "POWER10"}
 
 
 def test_without_gdb_there_is_no_stub() -> None:
