@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from nestscope.decoders.errors import UnreadableMemoryError
 from nestscope.decoders.sources.protocol import Rows
-from nestscope.decoders.sources.source_memory import SourceMemory
+from nestscope.decoders.sources.source_memory import SourceMemory, merged
 
 _PAGE = 4096
 MAX_READ = 256 << 20
@@ -56,6 +56,10 @@ class JoinedMemory(SourceMemory):
         if len(left):
             rows[left], good[left] = self._read_few(addresses[left].tolist(), length)
         return rows, good
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return the physical ranges that any part holds (see `SourceMemory`)."""
+        return merged(one for part in self.parts for one in part.ranges())
 
     def close(self) -> None:
         """Close every part. Closing twice is harmless."""

@@ -94,6 +94,15 @@ class KdumpFile(PagedMemory):
     def _unreadable(self, address: int, why: str) -> UnreadableMemoryError:
         return UnreadableMemoryError(address, self.page_size, why)
 
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return the physical ranges of the pages in the dump (see `SourceMemory`)."""
+        bits = np.unpackbits(self._bitmap, bitorder="little")
+        bits[: self.header.start_pfn] = 0
+        bits[self.header.end_pfn :] = 0
+        edges = np.flatnonzero(np.diff(bits, prepend=np.uint8(0), append=np.uint8(0)))
+        pairs = (edges * self.page_size).reshape(-1, 2).tolist()
+        return [(start, end) for start, end in pairs]
+
     def vmcoreinfo(self) -> bytes | None:
         """Return the VMCOREINFO text that the dump carries, or None."""
         offset, size = self.header.vmcoreinfo

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
 from nestscope.decoders.sources.protocol import Rows
-from nestscope.decoders.sources.source_memory import SourceMemory
+from nestscope.decoders.sources.source_memory import SourceMemory, merged
 
 ADDRESS_END = 1 << 64
 _FEW = 16
@@ -146,6 +146,10 @@ class FileMemory(SourceMemory):
     def _windows(self, length: int) -> NDArray[np.uint8]:
         """Return a view of the file in which row i is the `length` bytes from offset i."""
         return np.lib.stride_tricks.sliding_window_view(self._bytes, length)
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return the physical ranges that the file holds (see `SourceMemory`)."""
+        return merged((start, start + size) for start, _, size in self.segments)
 
     def close(self) -> None:
         """Unmap the file; reading is an error afterwards. Closing twice is harmless."""

@@ -1,6 +1,7 @@
 """What every opened source of memory is: readable, in bulk too, named, closable."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +28,10 @@ class SourceMemory(ABC):
         Raises:
             UnreadableMemoryError: if the source does not hold all of them.
         """
+
+    @abstractmethod
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return what it holds: ascending, disjoint ranges `(start, end)`, end not included."""
 
     @abstractmethod
     def close(self) -> None:
@@ -59,3 +64,14 @@ class SourceMemory(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ranges `(start, end)` in ascending order, those that touch or overlap made one."""
+    result: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if result and start <= result[-1][1]:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        elif end > start:
+            result.append((start, end))
+    return result

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from nestscope.decoders.errors import NestscopeError
-from nestscope.plugin.cli import decode, diff, explore, lab, profile, state
+from nestscope.plugin.cli import capture, decode, diff, explore, lab, profile, state
 
 
 class Verbs(TyperGroup):
@@ -45,6 +45,8 @@ app = typer.Typer(
 )
 app.command("decode")(decode.decode)
 app.command("state")(state.state)
+app.command("capture")(capture.capture)
+app.command("convert")(capture.convert)
 app.command("diff")(diff.diff)
 app.command("explore")(explore.explore)
 app.add_typer(lab.app, name="lab")

@@ -13,10 +13,11 @@ from nestscope.plugin.cli.options import (
     SourceName,
     Vmlinux,
 )
+from nestscope.plugin.samples import DEFAULT_SOURCE
 
 
 def state(
-    source: SourceName,
+    source: SourceName = DEFAULT_SOURCE,
     json_output: Json = False,
     vmlinux: Vmlinux = None,
     modules: Modules = None,

@@ -1,0 +1,112 @@
+"""A kernel from the notes of a capture: no vmlinux, no modules, no search.
+
+`nestscope capture` writes an ordinary ELF core with two notes named "NESTSCOPE".
+Type 2 is a profile (`kernel.profile`): release, build id, byte order, symbols,
+and the layouts that the readers ask for. Type 1 is JSON with what a profile
+cannot know, because it is of this run (addresses are strings "0x..."):
+
+    {"schema": "nestscope.capture/1", "page_shift": 16, "pgd": "0x1520000",
+     "module_symbols": {"kvm": {"vm_list": "0xc008..."}},
+     "problems": [{"path": "modules", "message": "...", "address": "0x..." or null}]}
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from nestscope.decoders.errors import NestscopeError
+from nestscope.decoders.kernel.kernel import Kernel
+from nestscope.decoders.kernel.memory import KernelMemory
+from nestscope.decoders.kernel.profile import Profile
+from nestscope.decoders.kernel.symbols import Symbol, SymbolTable
+from nestscope.decoders.kernel.types import Types
+from nestscope.decoders.sources.elf_notes import Note
+from nestscope.decoders.sources.protocol import Memory
+from nestscope.decoders.state import Problem
+
+NOTE_NAME = "NESTSCOPE"
+NOTE_RUN = 1
+NOTE_PROFILE = 2
+SCHEMA = "nestscope.capture/1"
+_PAGE_SHIFTS = range(12, 25)
+
+
+class CaptureError(NestscopeError):
+    """The notes of a capture are missing or damaged."""
+
+
+def is_capture(notes: Sequence[Note]) -> bool:
+    """Say whether a core with these notes is a capture."""
+    return _find(notes, NOTE_RUN) is not None
+
+
+def captured_profile(notes: Sequence[Note]) -> Profile:
+    """Return the profile in a capture's notes.
+
+    Raises:
+        CaptureError: if there is none.
+        ProfileError: if it is damaged.
+    """
+    data = _find(notes, NOTE_PROFILE)
+    if data is None:
+        raise CaptureError("the capture has lost its note with the profile; capture it again")
+    return Profile.from_json(data, "the profile in the capture")
+
+
+def open_captured_kernel(memory: Memory, notes: Sequence[Note]) -> Kernel:
+    """Return the kernel that a capture's notes describe, running in `memory`.
+
+    Raises:
+        CaptureError: if a note is missing or damaged.
+        ProfileError: if the profile is damaged.
+    """
+    profile = captured_profile(notes)
+    try:
+        return _kernel(memory, json.loads(_find(notes, NOTE_RUN) or b""), profile)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise CaptureError(f"the capture's notes are damaged ({why}); capture it again") from error
+
+
+def _find(notes: Sequence[Note], kind: int) -> bytes | None:
+    found = (note.data for note in notes if note.name == NOTE_NAME and note.type == kind)
+    return next(found, None)
+
+
+def _kernel(memory: Memory, run: dict[str, Any], profile: Profile) -> Kernel:
+    if run["schema"] != SCHEMA:
+        raise CaptureError(
+            f"the capture has the schema {run['schema']!r}, not {SCHEMA}: "
+            "it was made by another version of nestscope"
+        )
+    if run["page_shift"] not in _PAGE_SHIFTS:
+        raise ValueError(f"page_shift is {run['page_shift']!r}")
+    return Kernel(
+        release=profile.release,
+        page_shift=run["page_shift"],
+        byteorder=profile.byteorder,
+        symbols=SymbolTable.of_symbols(profile.symbols.values()),
+        types=Types([profile]),
+        memory=KernelMemory(memory, _address(run["pgd"]), profile.byteorder),
+        module_symbols={
+            str(module): SymbolTable.of_symbols(
+                Symbol(name, _address(text), 0, _address(text)) for name, text in names.items()
+            )
+            for module, names in run["module_symbols"].items()
+        },
+        problems=[
+            Problem(
+                str(row["path"]),
+                str(row["message"]),
+                None if row["address"] is None else _address(row["address"]),
+            )
+            for row in run["problems"]
+        ],
+    )
+
+
+def _address(text: str) -> int:
+    value = int(text, 16)
+    if not 0 <= value < 1 << 64:
+        raise ValueError(f"{text} is no address")
+    return value

@@ -1,0 +1,1 @@
+"""Dumps that nestscope writes: captures of what reading needs, and whole memories for drgn."""
