@@ -99,7 +99,8 @@ def remove_nested(kvm: Kvm, nested: NestedGuest) -> Steps[None]:
 
 
 def lock_tlb(kvm: Kvm, nested: NestedGuest) -> Steps[None]:
-    """`mutex_lock(&gp->tlb_lock)`."""
+    """`mutex_lock(&gp->tlb_lock)`: others may run before it, even if it is free."""
+    yield nested.tlb_lock
     while nested.tlb_lock.held:
         yield nested.tlb_lock
     kvm.touch(nested, "mutex_lock(tlb_lock)")
