@@ -116,6 +116,11 @@ class World:
 
 def kvm_types(order: str, queued_lock: bool) -> bytes:
     """Return BTF of the structures that are read, in an order and with gaps of our own."""
+    return kvm_btf(order, queued_lock).bytes()
+
+
+def kvm_btf(order: str, queued_lock: bool) -> BtfBytes:
+    """Return the builder of `kvm_types`, on which a module's types can stand."""
     btf = BtfBytes(order)
     u8, u16, u32 = btf.number("u8", 1), btf.number("u16", 2), btf.number("u32", 4)
     s16, s32 = btf.number("short", 2, signed=True), btf.number("int", 4, signed=True)
@@ -199,10 +204,24 @@ def kvm_types(order: str, queued_lock: bool) -> bytes:
     memory = struct_("module_memory", ("base", pointer, 8), size=16)
     struct_(
         "module",
+        ("sect_attrs", pointer, 0),
         ("list", list_head, 16),
         ("name", btf.array(u8, 56), 32),
         ("mem", btf.array(memory, 7), 88),
         ("core_kallsyms", kallsyms, 200),
         size=224,
     )
-    return btf.bytes()
+    attribute = struct_("attribute", ("name", pointer, 8), size=16)
+    bin_attribute = struct_("bin_attribute", ("attr", attribute, 8), size=32)
+    section = struct_("module_sect_attr", ("address", u64, 0), ("battr", bin_attribute, 8), size=40)
+    struct_(
+        "module_sect_attrs",
+        ("nsections", u32, 4),
+        ("attrs", btf.array(section, 0), 16),
+        size=16,
+    )
+    struct_(
+        "btf_module", ("module", pointer, 0), ("list", list_head, 8), ("btf", pointer, 24), size=32
+    )
+    struct_("btf", ("data_size", u32, 4), ("data", pointer, 8), size=16)
+    return btf
