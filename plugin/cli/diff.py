@@ -2,27 +2,23 @@
 
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nestscope.decoders.errors import NestscopeError
-from nestscope.plugin.cli.options import MachineName, Modules, Vmlinux
+from nestscope.plugin.cli.options import KernelName, MachineName, Modules, Qemu, Vmlinux
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nestscope.plugin.differential.plan import Plan
     from nestscope.plugin.differential.runner import Step
     from nestscope.plugin.differential.session import LiveComparison
-    from nestscope.plugin.qemu.kernel_files import KernelFiles
     from nestscope.sim.operations import Operation
 
-_SHOWN_STEPS = 60
 _SHOWN_CHAINS = 12
 _SHOWN_DIFFERENCES = 10
 
@@ -47,11 +43,11 @@ def diff(
         ),
     ] = None,
     save: Annotated[Path, typer.Option(help="Folder for the trace of a difference.")] = Path(),
-    kernel: Annotated[str, typer.Option(help="A kernel of `lab kernels`.")] = "6.12-64k",
+    kernel: KernelName = "6.12-64k",
     machine: MachineName = "pseries",
     vmlinux: Vmlinux = None,
     modules: Modules = None,
-    qemu: Annotated[str, typer.Option(help="The QEMU program.")] = "qemu-system-ppc64",
+    qemu: Qemu = "qemu-system-ppc64",
 ) -> None:
     """Run operations on the model and on a live kernel, and compare after every step.
 
@@ -62,17 +58,17 @@ def diff(
       nestscope diff --random 500 --seed 7
       nestscope diff nestscope-seed7-step42.trace
     """
+    from nestscope.plugin.differential.plan import make_plan
     from nestscope.plugin.differential.session import Via, open_comparison
     from nestscope.plugin.present.terminal import terminal
     from nestscope.plugin.present.units import size
+    from nestscope.plugin.qemu.kernels import choose_kernel
     from nestscope.plugin.qemu.lab import Lab
 
-    if trace is not None and random_steps is not None:
-        raise NestscopeError("give a trace or --random, not both")
     if via not in list(Via):
         raise NestscopeError(f"--via is one of {', '.join(Via)}, not {via!r}")
-    plan = _plan(trace, random_steps, seed)
-    files = _kernel_files(kernel, vmlinux, modules)
+    plan = make_plan(trace, random_steps, seed)
+    files = choose_kernel(kernel, vmlinux, modules)
     console = terminal()
     started = time.monotonic()
     with Lab.boot(files, machine=machine, qemu=qemu) as lab, open_comparison(lab, Via(via)) as live:
@@ -85,43 +81,8 @@ def diff(
     sys.exit(0 if clean else 1)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What to run: a name for files, the operations, how many, whether each is shown."""
-
-    name: str
-    operations: "Iterable[Operation]"
-    total: int
-    show: bool
-
-
-def _plan(trace: Path | None, random_steps: int | None, seed: int) -> _Plan:
-    from nestscope.plugin.differential.scenario import SCENARIO
-    from nestscope.plugin.differential.trace_file import read_trace
-    from nestscope.sim.generate import random_operations
-    from nestscope.sim.layout import LAYOUT
-
-    if random_steps is not None:
-        operations = islice(random_operations(seed, LAYOUT), random_steps)
-        return _Plan(f"seed{seed}", operations, random_steps, show=False)
-    if trace is None:
-        return _Plan("scenario", SCENARIO, len(SCENARIO), show=True)
-    listed = read_trace(trace)
-    return _Plan(trace.stem, listed, len(listed), show=len(listed) <= _SHOWN_STEPS)
-
-
-def _kernel_files(name: str, vmlinux: Path | None, modules: Path | None) -> "KernelFiles":
-    from nestscope.plugin.qemu.kernels import fetch_kernel, own_kernel
-
-    if vmlinux is None and modules is None:
-        return fetch_kernel(name)
-    if vmlinux is None or modules is None:
-        raise NestscopeError("your own kernel needs both --vmlinux FILE and --modules DIR")
-    return own_kernel(vmlinux, modules)
-
-
 def _run(
-    live: "LiveComparison", plan: _Plan, inject: int | None, save: Path, console: "Console"
+    live: "LiveComparison", plan: "Plan", inject: int | None, save: Path, console: "Console"
 ) -> bool:
     """Run the plan, print what it shows, and return whether nothing differed."""
     from rich.console import Console

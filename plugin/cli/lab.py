@@ -1,10 +1,32 @@
 """`nestscope lab`: the QEMU machine and its kernels."""
 
-from typing import Annotated
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nestscope.plugin.cli.options import KernelName, MachineName, Modules, Qemu, Vmlinux
+
+if TYPE_CHECKING:
+    from nestscope.plugin.qemu.lab import Lab
+
 app = typer.Typer(help="The QEMU machine that the kernels run in.", no_args_is_help=True)
+
+_WATCH_SECONDS = 0.25
+
+_GdbPort = Annotated[
+    int | None,
+    typer.Option(
+        help="Put QEMU's gdbstub on this loopback port, not on a unix socket.", min=1, max=65535
+    ),
+]
+_MemorySize = Annotated[
+    str | None, typer.Option("--memory", help="RAM, such as 2G; default: what the machine needs.")
+]
 
 
 @app.command()
@@ -44,3 +66,134 @@ def fetch(
     for wanted in FLAVOURS if fetch_all else (name,):
         kernel = fetch_kernel(wanted, refresh=refresh)
         print(f"{wanted}: {kernel.release}")
+
+
+@app.command()
+def boot(
+    kernel: KernelName = "6.12-64k",
+    machine: MachineName = "pseries",
+    memory: _MemorySize = None,
+    gdb_port: _GdbPort = None,
+    vmlinux: Vmlinux = None,
+    modules: Modules = None,
+    qemu: Qemu = "qemu-system-ppc64",
+) -> None:
+    """Boot a kernel, say what to connect to, and stay until Ctrl-C.
+
+    Example: nestscope lab boot --machine powernv9 --gdb-port 1234
+    """
+    with _booted(kernel, machine, memory, gdb_port, vmlinux, modules, qemu) as lab:
+        _stay(lab, gdb_port)
+
+
+@app.command()
+def run(
+    trace: Annotated[
+        Path | None, typer.Argument(help="A trace file to execute.", dir_okay=False)
+    ] = None,
+    random_steps: Annotated[
+        int | None, typer.Option("--random", metavar="STEPS", min=1, help="Random operations.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random operations.")] = 1,
+    dump: Annotated[
+        Path | None, typer.Option(help="Write a dump there and end.", dir_okay=False)
+    ] = None,
+    dump_format: Annotated[
+        str, typer.Option("--format", help="Of the dump: elf, kdump-zlib, kdump-lzo, ...")
+    ] = "elf",
+    kernel: KernelName = "6.12-64k",
+    machine: MachineName = "pseries",
+    memory: _MemorySize = None,
+    gdb_port: _GdbPort = None,
+    vmlinux: Vmlinux = None,
+    modules: Modules = None,
+    qemu: Qemu = "qemu-system-ppc64",
+) -> None:
+    """Execute operations on a live kernel, without the model, and keep it for GDB.
+
+    Without TRACE and --random the built-in scenario is executed. With --dump the
+    memory is written to a file, and the machine ends.
+
+    Examples:
+      nestscope lab run --random 500 --gdb-port 1234
+      nestscope lab run my.trace --dump my.dump --format kdump-zlib
+    """
+    from nestscope.plugin.differential.plan import make_plan
+    from nestscope.plugin.differential.session import open_machine
+    from nestscope.plugin.present.terminal import terminal
+    from nestscope.plugin.present.units import count
+    from nestscope.sim.guest import Guest
+
+    plan = make_plan(trace, random_steps, seed)
+    with _booted(kernel, machine, memory, gdb_port, vmlinux, modules, qemu) as lab:
+        with open_machine(lab) as live:
+            guest = Guest()
+            live.machine.execute(guest.setup())
+            started = time.monotonic()
+            for operation in plan.operations:
+                live.machine.execute(guest.lower(operation))
+            seconds = time.monotonic() - started
+        terminal().print(f"{count(plan.total)} operations executed in {seconds:.1f} s")
+        if dump is not None:
+            target = dump.absolute()
+            lab.qmp.dump_guest_memory(target, dump_format)
+            terminal().print(f"dumped to {target}", soft_wrap=True)
+            return
+        _stay(lab, gdb_port)
+
+
+@contextmanager
+def _booted(
+    kernel: str,
+    machine: str,
+    memory: str | None,
+    gdb_port: int | None,
+    vmlinux: Path | None,
+    modules: Path | None,
+    qemu: str,
+) -> "Iterator[Lab]":
+    from nestscope.plugin.present.terminal import terminal
+    from nestscope.plugin.qemu.kernels import choose_kernel
+    from nestscope.plugin.qemu.lab import Lab
+
+    files = choose_kernel(kernel, vmlinux, modules)
+    started = time.monotonic()
+    with Lab.boot(files, machine=machine, memory=memory, qemu=qemu, gdb_port=gdb_port) as lab:
+        seconds = time.monotonic() - started
+        terminal().print(f"{files.release} on {machine}, booted in {seconds:.1f} s")
+        yield lab
+
+
+def _stay(lab: "Lab", gdb_port: int | None) -> None:
+    """Say what to connect to, then keep the machine until Ctrl-C or its end.
+
+    A kernel that fails is reported and stays: its memory can still be examined.
+    """
+    from nestscope.plugin.qemu.errors import LabError, LabFailure
+
+    endpoint = str(lab.files.gdb) if gdb_port is None else f"127.0.0.1:{gdb_port}"
+    lab.hand_over()
+    for name, value in (
+        ("gdb", f"gdb-multiarch {lab.kernel.vmlinux} -ex 'target remote {endpoint}'"),
+        ("state", f"nestscope state ram:{lab.files.ram}"),
+        ("ram", str(lab.files.ram)),
+        ("qmp", str(lab.files.qmp)),
+        ("agent", str(lab.files.agent)),
+        ("console", str(lab.files.console)),
+        ("modules", str(lab.kernel.modules_dir)),
+    ):
+        print(f"{name:8} {value}")
+    print("Ctrl-C ends the machine", flush=True)
+    failed = False
+    try:
+        while (status := lab.ended()) is None:
+            if not failed:
+                try:
+                    lab.check()
+                except LabFailure as failure:
+                    failed = True
+                    print(f"nestscope: {failure}", file=sys.stderr)
+            time.sleep(_WATCH_SECONDS)
+    except KeyboardInterrupt:
+        return
+    raise LabError(f"QEMU ended ({status}): boot again")

@@ -38,3 +38,5 @@ MachineName = Annotated[
     str,
     typer.Option("--machine", help="The machine: pseries, pseries-power10, powernv9 or powernv10."),
 ]
+KernelName = Annotated[str, typer.Option("--kernel", help="A kernel of `lab kernels`.")]
+Qemu = Annotated[str, typer.Option("--qemu", help="The QEMU program.")]

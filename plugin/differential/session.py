@@ -5,7 +5,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nestscope.decoders.kernel.kernel import open_kernel
+from nestscope.decoders.kernel.kernel import Kernel, open_kernel
 from nestscope.decoders.sources.protocol import Memory
 from nestscope.decoders.sources.ram import RamFile
 from nestscope.decoders.state import Source
@@ -44,9 +44,17 @@ class LiveComparison:
     session: GdbSession | None
 
 
+@dataclass(frozen=True)
+class LiveMachine:
+    """A booted lab as a machine that executes events, and the bridge it is read through."""
+
+    machine: LabMachine
+    session: GdbSession | None
+
+
 @contextmanager
-def open_comparison(lab: Lab, via: Via = Via.RAM) -> Iterator[LiveComparison]:
-    """Put a guest into a booted lab that has no VM, and a model of that guest beside it.
+def open_machine(lab: Lab, via: Via = Via.RAM) -> Iterator[LiveMachine]:
+    """Examine the kernel of a booted lab, and read it through `via`.
 
     Raises:
         NestscopeError: if something is missing or fails.
@@ -66,17 +74,37 @@ def open_comparison(lab: Lab, via: Via = Via.RAM) -> Iterator[LiveComparison]:
         kernel = open_kernel(memory, files.vmlinux, files.modules_dir)
         if session is not None:
             session.cont()
-        machine = LabMachine(lab, kernel, LAYOUT, source, session)
-        facts = HostFacts(
-            page_shift=kernel.page_shift,
-            rc_by_hardware=lab.behaviour.sets_rc,
-            tlbie_shifts=lab.behaviour.tlbie_shifts,
-            # Not QEMU's H_ENTER_NESTED but the processor enters nested guests there.
-            hisi_flags_visible=lab.machine.bare_metal,
-            reads_instructions=lab.machine.bare_metal,
-            pseries=not lab.machine.bare_metal,
-            release=kernel.release,
-        )
-        comparison = Comparison(Guest(LAYOUT), Model(facts, LAYOUT), machine)
+        yield LiveMachine(LabMachine(lab, kernel, LAYOUT, source, session), session)
+
+
+def host_facts(lab: Lab, kernel: Kernel) -> HostFacts:
+    """Return what the model is told about the lab's host: probed, or the machine's nature.
+
+    Raises:
+        LabError: if the lab has a VM already and was not probed before.
+    """
+    bare_metal = lab.machine.bare_metal
+    return HostFacts(
+        page_shift=kernel.page_shift,
+        rc_by_hardware=lab.behaviour.sets_rc,
+        tlbie_shifts=lab.behaviour.tlbie_shifts,
+        # There the processor enters nested guests, and not QEMU's H_ENTER_NESTED.
+        hisi_flags_visible=bare_metal,
+        reads_instructions=bare_metal,
+        pseries=not bare_metal,
+        release=kernel.release,
+    )
+
+
+@contextmanager
+def open_comparison(lab: Lab, via: Via = Via.RAM) -> Iterator[LiveComparison]:
+    """Put a guest into a booted lab that has no VM, and a model of that guest beside it.
+
+    Raises:
+        NestscopeError: if something is missing or fails.
+    """
+    with open_machine(lab, via) as live:
+        model = Model(host_facts(lab, live.machine.kernel), LAYOUT)
+        comparison = Comparison(Guest(LAYOUT), model, live.machine)
         comparison.start()
-        yield LiveComparison(comparison, machine, lab, session)
+        yield LiveComparison(comparison, live.machine, lab, live.session)

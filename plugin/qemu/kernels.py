@@ -197,3 +197,16 @@ def own_kernel(vmlinux: Path, modules: Path) -> KernelFiles:
     if release is None:
         raise LabError(f"{vmlinux} is not an ELF kernel image: give an uncompressed vmlinux")
     return KernelFiles(vmlinux.name, release, vmlinux, modules)
+
+
+def choose_kernel(name: str, vmlinux: Path | None, modules: Path | None) -> KernelFiles:
+    """Return the user's own kernel if one is given, else kernel `name`, fetched if need be.
+
+    Raises:
+        LabError: if it cannot be had, or only half of an own kernel is given.
+    """
+    if vmlinux is None and modules is None:
+        return fetch_kernel(name)
+    if vmlinux is None or modules is None:
+        raise LabError("your own kernel needs both --vmlinux FILE and --modules DIR")
+    return own_kernel(vmlinux, modules)

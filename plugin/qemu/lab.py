@@ -173,6 +173,20 @@ class Lab:
             self._behaviour = observe_behaviour(self.agent)
         return self._behaviour
 
+    @property
+    def files(self) -> RunFiles:
+        """The run's files and sockets; gone after `close`."""
+        return self._files
+
+    def hand_over(self) -> None:
+        """Leave QMP and the agent's channel, which take one client each, to other programs."""
+        self.agent.close()
+        self.qmp.close()
+
+    def ended(self) -> str | None:
+        """Return how QEMU ended ("status 1", "signal 9"), or None while it runs."""
+        return self._process.ended()
+
     def console_tail(self, lines: int = _TAIL_LINES) -> str:
         """Return the last lines that the kernel printed."""
         return self._console.tail(lines)
