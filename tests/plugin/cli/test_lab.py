@@ -117,9 +117,8 @@ def test_run_with_dump_executes_the_operations_and_ends(
     cli: Cli, kernel_files: KernelFiles, tmp_path: Path
 ) -> None:
     dump = tmp_path / "out.dump"
-    outcome = cli(
-        "lab", "run", "--random", 60, "--seed", 4, "--dump", dump, *FORMAT, *own(kernel_files)
-    )
+    options = ["--random", 60, "--seed", 4, "--dump", dump, "--format", "kdump-zlib"]
+    outcome = cli("lab", "run", *options, *own(kernel_files))
     assert (outcome.status, outcome.error) == (0, "")
     assert "60 operations executed" in outcome.output
     memory, source = open_source(dump)
