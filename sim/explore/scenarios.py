@@ -91,13 +91,15 @@ def operations() -> tuple[ExplorerTask, ...]:
     )
 
 
-def entered(make: Callable[[], ExploredWorld], vcpus: int) -> Callable[[], ExploredWorld]:
-    """Return `make` with vCPUs in nested guest 1."""
+def entered(
+    make: Callable[[], ExploredWorld], vcpus: int, *others: int
+) -> Callable[[], ExploredWorld]:
+    """Return `make` with vCPUs in nested guest 1, and one in each of the `others`."""
 
     def make_entered() -> ExploredWorld:
         world = make()
-        for _ in range(vcpus):
-            tasks.enter(world, world.kvm.nested[L1_LPID])
+        for l1_lpid in (*[L1_LPID] * vcpus, *others):
+            tasks.enter(world, world.kvm.nested[l1_lpid])
         return world
 
     return make_entered
@@ -163,6 +165,11 @@ def more() -> list[Scenario]:
     """What no pair of the seven shows: three at once, huge pages, one path alone."""
     return [
         Scenario(
+            "nothing is mapped",
+            (tasks.fault("store"), tasks.fault("load", OTHER_LPID)),
+            entered(STARTS[0].make, 1, OTHER_LPID),
+        ),
+        Scenario(
             "shadow leaf, single entry",
             (tasks.fault("store"), tasks.drop(again=True), tasks.unmap()),
             entered(lambda: world_with(L1_LPID), 1),
@@ -178,4 +185,16 @@ def more() -> list[Scenario]:
             host_number_world,
         ),
         Scenario("nothing is mapped", (tasks.drop(of_all=True),), STARTS[0].make),
+    ]
+
+
+def long() -> list[Scenario]:
+    """What takes minutes: run by the nightly tests only."""
+    return [
+        Scenario(
+            start.name,
+            (tasks.fault("store"), tasks.fault("load", OTHER_LPID), tasks.unmap()),
+            entered(start.make, 1, OTHER_LPID),
+        )
+        for start in STARTS
     ]

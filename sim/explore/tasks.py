@@ -66,20 +66,21 @@ def enter(world: ExploredWorld, nested: NestedGuest) -> None:
     world.kvm.running.append(nested)
 
 
-def fault(kind: str) -> ExplorerTask:
+def fault(kind: str, l1_lpid: int = L1_LPID) -> ExplorerTask:
     """A vCPU that is in the nested guest accesses the page, then leaves (H_ENTER_NESTED ends).
 
     The world must have it entered.
     """
 
     def path(world: ExploredWorld) -> Steps[None]:
-        nested = world.kvm.running[0]
+        nested = next(each for each in world.kvm.running if each.l1_lpid == l1_lpid)
         yield from access(world, nested, kind, N_GPA)
         yield "leave the nested guest"
         world.kvm.running.remove(nested)
         yield from put_nested(world.kvm, nested)
 
-    return Task(f"fault ({kind})", path)
+    other = "" if l1_lpid == L1_LPID else f" in nested guest {l1_lpid}"
+    return Task(f"fault ({kind}){other}", path)
 
 
 def tlbie(name: str, *, ric: int, is_: int) -> ExplorerTask:
