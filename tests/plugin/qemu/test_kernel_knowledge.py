@@ -55,6 +55,8 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         files = fetch_kernel(request.param)
     except LabError as problem:
         pytest.skip(str(problem))
+    if files.release not in {profile.release for profile in shipped_profiles()}:
+        pytest.skip(f"no profile ships for {files.release}: Debian has a newer kernel")
     dump = tmp_path_factory.mktemp("dump") / "dump.elf"
     with Lab.boot(files) as lab, open_comparison(lab) as live:
         for operation in islice(random_operations(5, LAYOUT), STEPS):
