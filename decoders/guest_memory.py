@@ -1,5 +1,7 @@
 """A guest's own memory: guest real addresses through the host tree's leaves."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,3 +71,24 @@ class GuestMemory:
             rows[row] = np.frombuffer(data, np.uint8)
             good[row] = True
         return rows, good
+
+
+class FirstReadable:
+    """Several ways to the same bytes, tried in order. Satisfies `Memory`."""
+
+    def __init__(self, ways: Sequence[Memory]) -> None:
+        """Try `ways`, at least one, in this order."""
+        self._ways = ways
+
+    def read(self, address: int, length: int) -> bytes:
+        """Return `length` bytes at `address` the first way that has them.
+
+        Raises:
+            UnreadableMemoryError: what the last way said, if none has them.
+        """
+        for way in self._ways[:-1]:
+            try:
+                return way.read(address, length)
+            except UnreadableMemoryError:
+                continue
+        return self._ways[-1].read(address, length)

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from nestscope.decoders.errors import NestscopeError
-from nestscope.plugin.cli import capture, check, decode, diff, explore, lab, profile, state
+from nestscope.plugin.cli import capture, check, decode, diff, explore, lab, profile, state, walk
 
 
 class Verbs(TyperGroup):
@@ -45,6 +45,7 @@ app = typer.Typer(
 )
 app.command("decode")(decode.decode)
 app.command("state")(state.state)
+app.command("walk")(walk.walk)
 app.command("check")(check.check)
 app.command("capture")(capture.capture)
 app.command("convert")(capture.convert)
