@@ -24,20 +24,23 @@ def kallsyms_bytes(
     *,
     form: str = "after",
     address: int = 0,
-    kind: str = "T",
+    local: Mapping[str, int] | None = None,
 ) -> bytes:
     """Return the tables for `symbols`, by address.
 
     `form`: "after" (offsets and base behind the token index), "before" (in front of
     the number), "places" (offsets from their own place, without a base; `address`
-    is where these bytes go), "whole" (addresses in front of the number).
+    is where these bytes go), "whole" (addresses in front of the number). `local` are
+    more symbols, of kind "t" instead of "T".
     """
-    rows = sorted(symbols.items(), key=lambda item: item[1])
+    both = [("T" + name, at) for name, at in symbols.items()]
+    both += [("t" + name, at) for name, at in (local or {}).items()]
+    rows = sorted(both, key=lambda item: item[1])
     names, markers = b"", []
     for number, (name, _) in enumerate(rows):
         if not number % 256:
             markers.append(len(names))
-        tokens = compressed(kind.encode() + name.encode())
+        tokens = compressed(name.encode())
         size = len(tokens)
         names += bytes([size] if size < 0x80 else [size & 0x7F | 0x80, size >> 7]) + tokens
     tokens = [PAIRS.get(code, bytes([code]) if 0x20 < code < 0x7F else b"") for code in range(256)]

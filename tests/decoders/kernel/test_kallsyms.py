@@ -39,12 +39,12 @@ def test_every_form_is_found_among_other_data(form: str, order: str, byteorder: 
 
 def test_of_two_symbols_of_one_name_the_global_one_is_taken() -> None:
     # Same names twice; the second table's are local ("t").
-    rows = symbols(300)
-    data = kallsyms_bytes(rows, kind="t")
-    found = find_kallsyms(data, BASE, "little")
+    local = {"sym_3__init_kallsyms_er": BASE + 8, "sym_4__init_kallsyms_er": BASE + 0x8000}
+    found = find_kallsyms(kallsyms_bytes(symbols(), local=local), BASE, "little")
     assert found is not None
-    assert found["sym_3__init_kallsyms_er"].address == BASE + 0xC0
-    assert found["sym_3__init_kallsyms_er"].local_entry == BASE + 0xC0
+    for number in (3, 4):
+        symbol = found[f"sym_{number}__init_kallsyms_er"]
+        assert symbol.address == symbol.local_entry == BASE + 0x40 * number
 
 
 def test_a_second_table_is_found_behind_a_damaged_one() -> None:
