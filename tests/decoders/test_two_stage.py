@@ -157,6 +157,8 @@ def test_guest_memory_is_read_through_the_vmms_user_tree():
     physical.words[REAL + 0x10] = 0xABCD
     memory = VmmMemory(physical, RadixRoot(HOST_ROOT, 13), World().vm, 16)
     assert memory.read(0x1_0010, 8) == (0xABCD).to_bytes(8, "big")
+    physical.words |= {REAL + 0xFF8: 1, REAL + 0x1000: 2}
+    assert memory.read(0x1_0FF8, 16) == bytes(7) + b"\1" + bytes(7) + b"\2"
     with pytest.raises(UnreadableMemoryError, match="the VMM maps no page"):
         memory.read(0x2_0000, 8)
     with pytest.raises(UnreadableMemoryError, match="no memslot"):
