@@ -7,21 +7,29 @@ cannot know, because it is of this run (addresses are strings "0x..."):
 
     {"schema": "nestscope.capture/1", "page_shift": 16, "pgd": "0x1520000",
      "module_symbols": {"kvm": {"vm_list": "0xc008..."}},
-     "problems": [{"path": "modules", "message": "...", "address": "0x..." or null}]}
+     "problems": [{"path": "modules", "message": "...", "address": "0x..." or null}],
+     "unreadable": [["0x40000000", 8, "..."]]}
+
+`unreadable` says why reads of the original failed (address, bytes, reason), so
+that the capture gives the same answer word for word.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nestscope.decoders.errors import NestscopeError
+import numpy as np
+from numpy.typing import NDArray
+
+from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
 from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.decoders.kernel.memory import KernelMemory
 from nestscope.decoders.kernel.profile import Profile
 from nestscope.decoders.kernel.symbols import Symbol, SymbolTable
 from nestscope.decoders.kernel.types import Types
 from nestscope.decoders.sources.elf_notes import Note
-from nestscope.decoders.sources.protocol import Memory
+from nestscope.decoders.sources.protocol import Memory, Rows
+from nestscope.decoders.sources.source_memory import SourceMemory
 from nestscope.decoders.state import Problem
 
 NOTE_NAME = "NESTSCOPE"
@@ -53,8 +61,45 @@ def captured_profile(notes: Sequence[Note]) -> Profile:
     return Profile.from_json(data, "the profile in the capture")
 
 
-def open_captured_kernel(memory: Memory, notes: Sequence[Note]) -> Kernel:
-    """Return the kernel that a capture's notes describe, running in `memory`.
+class CapturedMemory(SourceMemory):
+    """The memory of a capture. What the original could not read fails for the same reason."""
+
+    def __init__(self, core: SourceMemory, reasons: Mapping[tuple[int, int], str]) -> None:
+        """Take over `core`; `reasons` are by address and length of the read."""
+        self.kind = core.kind
+        self.name = core.name
+        self._core = core
+        self._reasons = reasons
+
+    def read(self, address: int, length: int) -> bytes:
+        """Return `length` bytes at physical `address`.
+
+        Raises:
+            UnreadableMemoryError: if the capture does not hold all of them.
+        """
+        try:
+            return self._core.read(address, length)
+        except UnreadableMemoryError as error:
+            reason = self._reasons.get((address, length))
+            if reason is None:
+                raise
+            raise UnreadableMemoryError(address, length, reason) from error
+
+    def read_many(self, addresses: NDArray[np.uint64], length: int) -> Rows:
+        """Return `length` bytes at each address, and which rows are good (see `BulkMemory`)."""
+        return self._core.read_many(addresses, length)
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return what the capture holds (see `SourceMemory`)."""
+        return self._core.ranges()
+
+    def close(self) -> None:
+        """Close the core. Closing twice is harmless."""
+        self._core.close()
+
+
+def open_capture(core: SourceMemory, notes: Sequence[Note]) -> tuple[CapturedMemory, Kernel]:
+    """Return a capture's memory, and the kernel that its notes describe.
 
     Raises:
         CaptureError: if a note is missing or damaged.
@@ -62,7 +107,12 @@ def open_captured_kernel(memory: Memory, notes: Sequence[Note]) -> Kernel:
     """
     profile = captured_profile(notes)
     try:
-        return _kernel(memory, json.loads(_find(notes, NOTE_RUN) or b""), profile)
+        run = json.loads(_find(notes, NOTE_RUN) or b"")
+        reasons = {
+            (_address(address), int(length)): str(why) for address, length, why in run["unreadable"]
+        }
+        memory = CapturedMemory(core, reasons)
+        return memory, _kernel(memory, run, profile)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"{type(error).__name__}: {error}"
         raise CaptureError(f"the capture's notes are damaged ({why}); capture it again") from error

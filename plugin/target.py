@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nestscope.decoders.captured import captured_profile, is_capture, open_captured_kernel
+from nestscope.decoders.captured import captured_profile, is_capture, open_capture
 from nestscope.decoders.kernel.elf_image import ElfImage
 from nestscope.decoders.kernel.kernel import Kernel, KernelError, open_kernel
 from nestscope.decoders.kernel.profile import Profile
@@ -81,10 +81,10 @@ def open_target(
         notes = tuple(memory.notes) if isinstance(memory, ElfCore) else ()
         if is_capture(notes):
             _check_same_build(name, notes, vmlinux, known)
-            kernel = open_captured_kernel(memory, notes)
+            captured, kernel = open_capture(memory, notes)
+            yield Target(captured, kernel, source, notes)
         else:
-            kernel = examine(memory)
-        yield Target(memory, kernel, source, notes)
+            yield Target(memory, examine(memory), source, notes)
 
 
 def _check_same_build(

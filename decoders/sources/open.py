@@ -80,11 +80,15 @@ def _open_parts(paths: list[Path], text: str) -> SourceMemory:
 
 
 def _open_file(path: Path) -> SourceMemory:
-    return _recognise(MappedFile(path))
+    return open_contents(MappedFile(path))
 
 
-def _recognise(file: MappedFile) -> SourceMemory:
-    """Open `file`, which is taken over, as what it starts like."""
+def open_contents(file: MappedFile) -> SourceMemory:
+    """Open `file`, which is taken over, as what it starts like (see `open_source`).
+
+    Raises:
+        SourceFileError: if its format cannot be read.
+    """
     if packing(file) is not None:
         file = unpacked(file)
         if packing(file) is not None:

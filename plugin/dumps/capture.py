@@ -24,7 +24,7 @@ from nestscope.decoders.guest_memory import GuestMemory
 from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.decoders.kernel.memory import KernelMemory
 from nestscope.decoders.kernel.profile import Profile
-from nestscope.decoders.kernel.recorded import record
+from nestscope.decoders.kernel.recorded import RecordingTypes
 from nestscope.decoders.kernel.symbols import Symbol
 from nestscope.decoders.kernel.types import Struct, Types, UnknownTypeError
 from nestscope.decoders.read_state import StateReader
@@ -82,7 +82,10 @@ def capture(physical: Memory, kernel: Kernel, source: Source, notes: tuple[Note,
         UnknownTypeError: if the kernel's types do not describe KVM's structures.
     """
     host = RecordingMemory(physical)
-    seen = replace(kernel, memory=KernelMemory(host, kernel.memory.pgd, kernel.byteorder))
+    types = RecordingTypes([_LayoutsOf(kernel.types)])
+    seen = replace(
+        kernel, types=types, memory=KernelMemory(host, kernel.memory.pgd, kernel.byteorder)
+    )
     state = StateReader(seen, source).read()
     vmcoreinfo = find_vmcoreinfo(kernel, physical)
     guest = RecordingMemory(physical)
@@ -90,7 +93,7 @@ def capture(physical: Memory, kernel: Kernel, source: Source, notes: tuple[Note,
         _read_guest_tables(vm, GuestMemory(guest, vm.host_leaves))
     kept = tuple(note for note in notes if note.name != "CORE")
     if not is_capture(kept):
-        kept = (*_own_notes(seen), *([vmcoreinfo] if vmcoreinfo else []))
+        kept = (*_own_notes(seen, types, host), *([vmcoreinfo] if vmcoreinfo else []))
     ranges = merged([*host.ranges(HOST_GRAIN), *guest.ranges()])
     return Capture(state, kept, tuple(merged(_readable(physical, ranges))))
 
@@ -129,10 +132,9 @@ def _readable_part(physical: Memory, start: int, end: int) -> Iterator[Range]:
         yield start, end
 
 
-def _own_notes(kernel: Kernel) -> tuple[Note, Note]:
-    """Return the notes from which `open_captured_kernel` makes this kernel again."""
+def _own_notes(kernel: Kernel, types: RecordingTypes, host: RecordingMemory) -> tuple[Note, Note]:
+    """Return the notes from which `open_capture` makes this kernel again."""
     known = kernel.known
-    types = record([_LayoutsOf(kernel.types)], kernel.byteorder)
     symbols = [kernel.symbols.get(name) for name in _KERNEL_SYMBOLS]
     profile = Profile(
         release=kernel.release,
@@ -162,6 +164,7 @@ def _own_notes(kernel: Kernel) -> tuple[Note, Note]:
             for module, table in kernel.module_symbols.items()
         },
         "problems": [_problem(problem) for problem in kernel.problems],
+        "unreadable": [[hex(at), length, why] for (at, length), why in host.failures.items()],
     }
     return (
         Note(NOTE_NAME, NOTE_RUN, json.dumps(run).encode()),

@@ -14,7 +14,7 @@ _EM_PPC64 = 21
 _ET_CORE = 4
 _PT_LOAD, _PT_NOTE = 1, 4
 _PN_XNUM = 0xFFFF
-_ALIGN = 4096
+_ALIGN = 8
 _READ_WRITE = 6
 
 Order = Literal["<", ">"]
@@ -44,7 +44,7 @@ def write_core(
     offset = _aligned(headers + len(note))
     for start, end in ranges:
         size = end - start
-        values = (_PT_LOAD, _READ_WRITE, offset, LINEAR_START + start, start, size, size, _ALIGN)
+        values = (_PT_LOAD, _READ_WRITE, offset, LINEAR_START + start, start, size, size, 0)
         file.write(struct.pack(order + "IIQQQQQQ", *values))
         offset = _aligned(offset + size)
     file.write(note)

@@ -3,21 +3,29 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from nestscope.decoders.errors import UnreadableMemoryError
 from nestscope.decoders.sources.protocol import Memory, Rows, read_many
 from nestscope.decoders.sources.source_memory import merged
+
+MAX_FAILURES = 100_000
 
 Range = tuple[int, int]
 """Start and end of a range of addresses, the end not included."""
 
 
 class RecordingMemory:
-    """Another memory that remembers what could be read of it. Satisfies `BulkMemory`."""
+    """Another memory that remembers what could be read of it. Satisfies `BulkMemory`.
+
+    `failures` says why single reads failed, by address and length; no more than
+    `MAX_FAILURES` of them.
+    """
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._singles: list[Range] = []
         self._starts: list[NDArray[np.uint64]] = []
         self._lengths: list[int] = []
+        self.failures: dict[tuple[int, int], str] = {}
 
     def read(self, address: int, length: int) -> bytes:
         """Return `length` bytes at `address`, and remember that.
@@ -25,7 +33,12 @@ class RecordingMemory:
         Raises:
             UnreadableMemoryError: if they cannot be read.
         """
-        data = self._memory.read(address, length)
+        try:
+            data = self._memory.read(address, length)
+        except UnreadableMemoryError as error:
+            if len(self.failures) < MAX_FAILURES:
+                self.failures[(address, length)] = error.why
+            raise
         self._singles.append((address, address + length))
         return data
 
