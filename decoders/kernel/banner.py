@@ -16,7 +16,7 @@ from nestscope.decoders.kernel.byteorder import ByteOrder
 from nestscope.decoders.kernel.elf_image import find_build_id
 from nestscope.decoders.sources.protocol import Memory
 
-SCAN_BYTES = 512 << 20
+SCAN_BYTES = 256 << 20
 MAX_BANNERS = 16
 NOTE_WINDOW = 16 << 20
 _CHUNK = 4 << 20

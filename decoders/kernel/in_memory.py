@@ -6,6 +6,7 @@ The banner leads to kallsyms, kallsyms to everything else: the kernel's BTF
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
 from nestscope.decoders.kernel.banner import (
@@ -28,6 +29,7 @@ from nestscope.decoders.kernel.types import Types
 from nestscope.decoders.sources.protocol import Memory
 
 KALLSYMS_WINDOW = 8 << 20
+MAX_TRIED = 6  # banners; the search for a symbol table is what hostile memory makes dear
 MAX_KERNEL = 64 << 20  # from its start to the end of .rodata
 MAX_MODULES = 4096
 _GIVE = "give its image with --vmlinux FILE, or a profile with --profile FILE"
@@ -36,7 +38,7 @@ _GIVE = "give its image with --vmlinux FILE, or a profile with --profile FILE"
 def knowledge_in_memory(memory: Memory) -> Knowledge:
     """Find the running kernel in `memory`, with its symbols and types.
 
-    Reads at most the first 512 MiB for the banner, and some 30 MiB around it.
+    Reads at most the first 256 MiB for the banner, and some 30 MiB around it.
 
     Raises:
         KernelError: if there is no kernel, or it does not carry what is needed;
@@ -44,7 +46,7 @@ def knowledge_in_memory(memory: Memory) -> Knowledge:
         BtfError: if its BTF is damaged.
     """
     seen: list[Banner] = []
-    for banner in find_banners(memory):
+    for banner in islice(find_banners(memory), MAX_TRIED):
         seen.append(banner)
         found = _symbols(memory, banner)
         if found is None:
