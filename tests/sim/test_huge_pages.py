@@ -238,7 +238,7 @@ def logged_then_huge(world: World, page: int) -> None:
 
 
 def test_22_a_huge_host_leaf_replaces_a_table_and_the_chains_stay() -> None:
-    """Suspected defect (finding 0003): the shadow leaf outlives its host leaf's removal."""
+    """Suspected defect (finding 0006): the shadow leaf outlives its host leaf's removal."""
     world = world_with(21)
     logged_then_huge(world, 2)
     world.run(f"load 2 {NGPA:#x}")
@@ -248,7 +248,7 @@ def test_22_a_huge_host_leaf_replaces_a_table_and_the_chains_stay() -> None:
 
 
 def test_22_the_chain_of_the_gfn_with_the_number_of_the_host_page_is_emptied() -> None:
-    """The other half of finding 0003: a gfn that has nothing to do with it loses its chain."""
+    """The other half of finding 0006: a gfn that has nothing to do with it loses its chain."""
     world = world_with(21)
     world.run("write 0x900000 1", "map 3 0x1000000 0x900000 64K rwxRC", "load 3 0x1000000")
     assert world.chain(0x90_0000) == ("single", ((3, 0x100_0000),))
