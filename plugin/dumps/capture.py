@@ -7,7 +7,7 @@ the bytes of its translation tables are kept, nothing that lies beside them.
 import contextlib
 import json
 import lzma
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +20,6 @@ from nestscope.decoders.captured import (
     is_capture,
 )
 from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
-from nestscope.decoders.guest_memory import GuestMemory
 from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.decoders.kernel.memory import KernelMemory
 from nestscope.decoders.kernel.profile import Profile
@@ -33,6 +32,7 @@ from nestscope.decoders.sources.protocol import Memory
 from nestscope.decoders.sources.source_memory import merged
 from nestscope.decoders.state import Problem, Source, State, Vm
 from nestscope.decoders.trees import tree_leaves
+from nestscope.decoders.two_stage import guest_memory_of
 from nestscope.decoders.words import pate, ptcr
 from nestscope.plugin.dumps.elf_writer import Order, write_core
 from nestscope.plugin.dumps.recording import Range, RecordingMemory
@@ -90,10 +90,15 @@ def capture(physical: Memory, kernel: Kernel, source: Source, notes: tuple[Note,
     vmcoreinfo = find_vmcoreinfo(kernel, physical)
     guest = RecordingMemory(physical)
     for vm in state.vms:
-        _read_guest_tables(vm, GuestMemory(guest, vm.host_leaves))
+        # A VM that cannot be followed to its memory cannot be walked either.
+        with contextlib.suppress(UnreadableMemoryError):
+            _read_guest_tables(vm, guest_memory_of(guest, seen, vm))
     kept = tuple(note for note in notes if note.name != "CORE")
     if not is_capture(kept):
-        kept = (*_own_notes(seen, types, host), *([vmcoreinfo] if vmcoreinfo else []))
+        kept = (
+            *_own_notes(seen, types, {**guest.failures, **host.failures}),
+            *([vmcoreinfo] if vmcoreinfo else []),
+        )
     ranges = merged([*host.ranges(HOST_GRAIN), *guest.ranges()])
     return Capture(state, kept, tuple(merged(_readable(physical, ranges))))
 
@@ -132,7 +137,9 @@ def _readable_part(physical: Memory, start: int, end: int) -> Iterator[Range]:
         yield start, end
 
 
-def _own_notes(kernel: Kernel, types: RecordingTypes, host: RecordingMemory) -> tuple[Note, Note]:
+def _own_notes(
+    kernel: Kernel, types: RecordingTypes, failures: Mapping[tuple[int, int], str]
+) -> tuple[Note, Note]:
     """Return the notes from which `open_capture` makes this kernel again."""
     known = kernel.known
     symbols = [kernel.symbols.get(name) for name in _KERNEL_SYMBOLS]
@@ -164,7 +171,7 @@ def _own_notes(kernel: Kernel, types: RecordingTypes, host: RecordingMemory) -> 
             for module, table in kernel.module_symbols.items()
         },
         "problems": [_problem(problem) for problem in kernel.problems],
-        "unreadable": [[hex(at), length, why] for (at, length), why in host.failures.items()],
+        "unreadable": [[hex(at), length, why] for (at, length), why in failures.items()],
     }
     return (
         Note(NOTE_NAME, NOTE_RUN, json.dumps(run).encode()),
