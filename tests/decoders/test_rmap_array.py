@@ -219,3 +219,15 @@ def test_problems_of_few_long_lists_are_counted_too():
     assert len(chains.entries) == 2 * 901
     assert len(problems) == MAX_TOLD + 1
     assert problems[-1].message == f"{1800 - MAX_TOLD} further problems are not listed"
+
+
+@pytest.mark.parametrize("npages", [8192, 8193, 8704, 9000])
+def test_a_wide_array_is_read_to_its_last_word(npages):
+    rmap = Rmap(BulkSparseMemory(), npages)
+    pages = sorted({0, 511, 512, 8191, npages - 1})
+    for page in pages:
+        rmap.chain(page, [(1, page << 12)])
+    chains, problems = read(rmap)
+    assert problems == []
+    assert [chain.gfn - BASE for chain in chains] == pages
+    assert [chain.entries[0].n_gpa >> 12 for chain in chains] == pages

@@ -147,6 +147,17 @@ def test_huge_leaves_take_their_place_among_small_ones():
     assert [(leaf.address >> 30, leaf.shift) for leaf in leaves] == [(0, 16), (1, 21), (2, 30)]
 
 
+def test_leaves_are_in_order_where_tables_of_one_size_come_from_tables_of_several():
+    there = Tree(SparseMemory(), (13, 9, 10, 8))
+    there.map(0, 0x1000)
+    there.put(1 << 39, 3, pte.PTE_LEAF | 0x2000, (13, 10, 9, 8))
+    there.map(2 << 39, 0x3000)
+    leaves, problems = in_bulk(there.memory, there.root.table, 13)
+    assert problems == []
+    found = [(leaf.address >> 39, leaf.shift, leaf.pte & 0xF000) for leaf in leaves]
+    assert found == [(0, 12, 0x1000), (1, 12, 0x2000), (2, 12, 0x3000)]
+
+
 # What is wrong: said with its address, and the rest is still there.
 
 
