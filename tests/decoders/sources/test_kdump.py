@@ -180,6 +180,14 @@ def test_many_places_are_what_single_reads_say(
                 assert row.tobytes() == expected
 
 
+def test_of_many_places_one_may_lie_across_pages(tmp_path: Path) -> None:
+    with _open(tmp_path, kdump(PAGES)) as memory:
+        places = [4 * BLOCK - 3, *range(3 * BLOCK, 3 * BLOCK + 30), 701 * BLOCK - 3]
+        rows, good = memory.read_many(np.array(places, np.uint64), 4)
+        assert rows[0].tobytes() == b"\xfd\xfe\xff\xaa"
+        assert good.tolist() == [True] * 31 + [False]
+
+
 @given(st.sampled_from([False, True]), st.data())
 def test_damaged_headers_never_surprise(
     tmp_path_factory: pytest.TempPathFactory, flat: bool, data: st.DataObject

@@ -46,6 +46,11 @@ def test_vmcoreinfo_of_another_kernel_is_not_taken(tmp_path: Path) -> None:
     assert not (tmp_path / "vmcore").exists()
 
 
+def test_vmcoreinfo_of_a_guest_with_the_same_release_is_not_taken(tmp_path: Path) -> None:
+    world = make_world(tmp_path, damage={PAGE_OF_TEXT: vmcoreinfo(0xC000_0000_0AAA_0000)})
+    assert find_vmcoreinfo(world.kernel, world.memory) is None
+
+
 def test_a_converted_dump_holds_all_memory_and_the_note(tmp_path: Path) -> None:
     world = world_with_vmcoreinfo(tmp_path)
     written, missing = convert(world.memory, world.kernel, tmp_path / "vmcore")
