@@ -1,0 +1,76 @@
+"""Write matrix.md: run every cell of tests/plugin/test_matrix.py and note what came out.
+
+.venv/bin/python docs/matrix.py
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.plugin.test_matrix import COLUMNS, FLAVOURS, MACHINES, MODEL, STEPS  # noqa: E402
+
+_HEAD = """# Kernels, machines, sources
+
+Written by `docs/matrix.py` from a run of `tests/plugin/test_matrix.py`; do not edit.
+
+Each row is a boot of an unmodified Debian kernel in QEMU. `boot` is the time in seconds until
+the agent answers, `steps/s` the compared steps of `nestscope diff` ({steps} random ones), both
+on a shared machine of two cores; *model* says that no step differed. Each source is then opened
+without the kernel's files (only GDB is given vmlinux), and its State must equal the live one
+and its leaves the kernel's own debugfs listing, leaf for leaf.
+
+On powernv the kernel is the bottom hypervisor; on pseries QEMU is one below it.
+"""
+
+
+def run() -> ElementTree.Element:
+    """Run all cells; return pytest's JUnit report."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-k", "test_cell"]
+        command += ["--override-ini", "addopts=", f"--junitxml={report}"]
+        subprocess.run([*command, "tests/plugin/test_matrix.py"], cwd=ROOT, check=False)
+        return ElementTree.parse(report).getroot()
+
+
+def outcome(case: ElementTree.Element | None) -> str:
+    """Return `yes`, `no`, or why a cell was skipped."""
+    if case is None:
+        return "not run"
+    if case.find("failure") is not None or case.find("error") is not None:
+        return "no"
+    skipped = case.find("skipped")
+    return "yes" if skipped is None else f"skipped: {skipped.get('message')}"
+
+
+def properties(case: ElementTree.Element | None) -> dict[str, str]:
+    """Return what a test recorded beside its outcome."""
+    found = [] if case is None else case.iter("property")
+    return {str(item.get("name")): str(item.get("value")) for item in found}
+
+
+def table(report: ElementTree.Element) -> str:
+    """Return the table in Markdown."""
+    cases = {str(case.get("name")): case for case in report.iter("testcase")}
+    lines = [
+        "| " + " | ".join(("kernel", "machine", "boot", "steps/s", *COLUMNS)) + " |",
+        "|---|---|---:|---:|" + ":---:|" * len(COLUMNS),
+    ]
+    for kernel in FLAVOURS:
+        for machine in MACHINES:
+            row = [cases.get(f"test_cell[{kernel}-{machine}-{column}]") for column in COLUMNS]
+            said = properties(row[COLUMNS.index(MODEL)])
+            figures = (said.get("boot", ""), said.get("rate", ""))
+            lines.append(f"| {' | '.join((kernel, machine, *figures, *map(outcome, row)))} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    text = f"{_HEAD.format(steps=STEPS)}\n{table(run())}\n"
+    (HERE / "matrix.md").write_text(text)
