@@ -34,7 +34,7 @@ def run() -> ElementTree.Element:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-k", "test_cell"]
-        command += ["--override-ini", "addopts=", f"--junitxml={report}"]
+        command += ["-o", "addopts=", "-o", "junit_family=xunit1", f"--junitxml={report}"]
         subprocess.run([*command, "tests/plugin/test_matrix.py"], cwd=ROOT, check=False)
         return ElementTree.parse(report).getroot()
 
