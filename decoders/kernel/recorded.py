@@ -18,6 +18,7 @@ from nestscope.decoders.kernel.types import (
     Types,
     UnknownTypeError,
 )
+from nestscope.decoders.kernel.vmm_memory import VmmReader
 from nestscope.decoders.kernel.vms import VmReader
 
 
@@ -65,7 +66,7 @@ class _NoMemory:
 
 
 def record(sources: Iterable[LayoutSource], byteorder: ByteOrder) -> RecordingTypes:
-    """Make every reader that `read_state` uses, and return what they asked.
+    """Make every reader that `read_state` and walks use, and return what they asked.
 
     Raises:
         UnknownTypeError: if a struct is missing that no reader can do without.
@@ -75,6 +76,7 @@ def record(sources: Iterable[LayoutSource], byteorder: ByteOrder) -> RecordingTy
     VmReader(types, memory)
     MemslotReader(types, memory)
     ModuleReader(types, 0, memory)
+    VmmReader(types, memory)
     return types
 
 
