@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from nestscope.plugin.differential.scenario import SCENARIO
 from nestscope.plugin.differential.session import open_comparison
+from nestscope.plugin.differential.trace_file import read_trace
 from nestscope.plugin.qemu.kernel_files import KernelFiles
 from nestscope.plugin.qemu.lab import Lab
 from nestscope.sim.generate import random_operations
 from nestscope.sim.layout import LAYOUT
 
 from .conftest import Cli
+
+FINDINGS = Path(__file__).parents[3] / "docs" / "findings"
 
 pytestmark = pytest.mark.kernel
 
@@ -80,3 +84,46 @@ def test_another_kernels_image_is_refused(cli: Cli, clean_lab: Lab, tmp_path: Pa
     outcome = cli("state", f"ram:{clean_lab.ram_path}", "--vmlinux", other)
     assert outcome.status == 2
     assert "Linux version 9" in outcome.error
+
+
+def test_walk_shows_both_stages_of_a_nested_address(cli: Cli, clean_lab: Lab) -> None:
+    with open_comparison(clean_lab) as live:
+        for operation in SCENARIO:
+            assert live.comparison.step(operation).differences == ()
+        source = f"ram:{clean_lab.ram_path}"
+        walked = json.loads(cli("walk", source, "0x2000010", "--lpid", 2, "--json").output)
+        shown = cli("walk", source, "0x2000010", "--lpid", 2).output
+        nowhere = json.loads(cli("walk", source, "0x4000000", "--lpid", 2, "--json").output)
+        state = live.machine.state()
+    # The guest's tables lie in pages that the guest itself never touched.
+    assert walked["guest"]["leaf"]["real_address"] == "0x900010"
+    assert [step["kind"] for step in walked["guest"]["steps"]] == ["table"] * 3 + ["leaf"]
+    assert walked["shadow_agrees"] is True
+    host = state.vms[0].host_leaves.covering(0x900000)
+    assert host is not None
+    assert walked["host"]["leaf"]["pte"] == hex(host.pte)
+    assert walked["rmap"]["entries"][-1] == {"l1_lpid": 2, "n_gpa": "0x2000000"}
+    assert nowhere["guest"]["fault"]["kind"] == "NotPresent"
+    assert nowhere["host"] is None
+    for text in ("guest's tree", "host's tree", "shadow tree", "leads where the two stages lead"):
+        assert text in shown
+
+
+def test_check_finds_nothing_in_a_healthy_kernel_and_finding_0001_in_a_harmed_one(
+    cli: Cli, clean_lab: Lab
+) -> None:
+    trace = read_trace(FINDINGS / "0001-zero-entry-ends-a-chain.trace")
+    source = f"ram:{clean_lab.ram_path}"
+    with open_comparison(clean_lab) as live:
+        for operation in trace[:3]:
+            live.comparison.step(operation)
+        assert cli("check", source).status == 0
+        for operation in trace[3:]:
+            assert live.comparison.step(operation).differences == ()
+        outcome = cli("check", source, "--json")
+    assert outcome.status == 1
+    document = json.loads(outcome.output)
+    assert document["schema"] == "nestscope.check/1"
+    lost = {(item["rule"], item["l1_lpid"], item["n_gpa"]) for item in document["findings"]}
+    # The host took the page away; these two nested guests still map it.
+    assert lost == {("I1", 0, "0x0"), ("I1", 1, "0x0")}
