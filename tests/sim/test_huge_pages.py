@@ -53,6 +53,18 @@ def test_10_the_shadow_leaf_is_as_large_as_both_allow(
     assert pte & RPN == (host_pte & RPN) + inside
 
 
+@pytest.mark.parametrize("host", [21, 30])
+@pytest.mark.parametrize("page", [0, 1, 15, 16, 30, 31])
+def test_10_a_base_leaf_over_a_huge_host_page_maps_the_very_page(host: int, page: int) -> None:
+    world = world_with(host)
+    at = (1 << host) - (32 << 16) + (page << 16)
+    world.run(f"map 1 {NGPA:#x} {G + at:#x} 64K rwxRC", f"load 1 {NGPA:#x}")
+    pte, host_pte = world.shadow(1, NGPA), world.host(G + at)
+    assert pte is not None
+    assert host_pte is not None
+    assert pte & RPN == (host_pte & RPN) + at
+
+
 @pytest.mark.parametrize("page_shift", [12, 16])
 def test_10_the_entry_is_at_the_start_of_the_host_leaf(page_shift: int) -> None:
     world = world_with(21, page_shift)

@@ -128,3 +128,15 @@ def test_the_payload_may_go_and_nested_guests_are_not_predicted_any_more() -> No
     assert world.shadow(1, 0) is None
     with pytest.raises(UnmodelledError, match="not the payload"):
         world.run(f"load 1 {N:#x}")
+
+
+def test_what_runs_on_in_a_freed_payload_is_not_predicted() -> None:
+    """Finding 0001: nested guest 1 still maps the page that the host took back."""
+    world = World()
+    for lpid in (1, 0, 2):
+        world.run(f"map {lpid} {N:#x} {G:#x} 64K rwxRC", f"load {lpid} {N:#x}")
+    assert world.chain(0x80_0000) == ("list", ((2, 0), (0, 0), (1, 0)))
+    world.run("discard 0x800000 0x10000")
+    assert [world.shadow(lpid, 0) is not None for lpid in (0, 1, 2)] == [True, True, False]
+    with pytest.raises(UnmodelledError, match="not the payload"):
+        world.run(f"load 1 {N:#x}")

@@ -4,7 +4,7 @@ import pytest
 
 from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.events import Access, Discard, Result
-from nestscope.sim.nested import get_nested, put_nested
+from nestscope.sim.nested import get_nested, lock_tlb, put_nested
 from nestscope.sim.steps import GracePeriod, Mutex, Point, Srcu, Steps, drain
 
 from .world import World
@@ -106,6 +106,18 @@ def test_a_fault_waits_for_the_tlb_lock() -> None:
     assert not point.ready()
     nested.tlb_lock.held = False
     assert drain(fault).ret == 0xC00
+
+
+def test_of_two_that_wait_for_a_lock_one_waits_on() -> None:
+    world = ready_world()
+    nested = world.model.kvm.nested[1]
+    nested.tlb_lock.held = True
+    first, second = (lock_tlb(world.model.kvm, nested) for _ in range(2))
+    assert next(first) is next(second) is nested.tlb_lock
+    nested.tlb_lock.held = False
+    drain(first)
+    assert nested.tlb_lock.held
+    assert next(second) is nested.tlb_lock
 
 
 def test_16_a_nested_guest_lives_as_long_as_somebody_is_in_it() -> None:
