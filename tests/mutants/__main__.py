@@ -76,6 +76,8 @@ def package_copy(changed: dict[str, str]) -> Iterator[Path]:
         shutil.copy(ROOT / "pyproject.toml", folder)
         for part in ("decoders", "plugin"):
             (package / part).symlink_to(ROOT / part)
+        (folder / "sim").symlink_to(package / "sim")
+        (folder / "docs").symlink_to(ROOT / "docs")
         for file, source in changed.items():
             (package / "sim" / file).write_text(source, encoding="utf-8")
         yield folder
