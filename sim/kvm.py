@@ -183,17 +183,17 @@ class Kvm:
 
         Reading through the VMM's mapping may map the zero page there.
         """
-        data = b""
-        while length:
-            offset = gpa & ((1 << self.page_shift) - 1)
-            part = min(length, (1 << self.page_shift) - offset)
-            memslot = self.gfn_to_memslot(gpa >> self.page_shift)
-            if memslot is None or memslot.flags & KVM_MEMSLOT_INVALID:
-                return None
-            data += self.memory.read(self.hva_of(memslot, gpa >> self.page_shift) + offset, part)
-            gpa += part
-            length -= part
-        return data
+        memslot = self.gfn_to_memslot(gpa >> self.page_shift)
+        if memslot is None or memslot.flags & KVM_MEMSLOT_INVALID:
+            return None
+        offset = gpa & ((1 << self.page_shift) - 1)
+        part = min(length, (1 << self.page_shift) - offset)
+        hva = self.hva_of(memslot, gpa >> self.page_shift) + offset
+        data = self.memory.read(hva, part)
+        if part == length:
+            return data
+        rest = self.read_guest(gpa + part, length - part)
+        return None if rest is None else data + rest
 
     def mark_page_dirty(self, gpa: int) -> None:
         """`mark_page_dirty`: the kernel itself wrote to guest memory."""

@@ -15,6 +15,7 @@ from nestscope.sim.enter import enter_nested_guest
 from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.events import DONE, Access, CreateVm, DestroyVm, Event, Hcall, LoadCode, Result
 from nestscope.sim.facts import NOTHING_UNUSUAL, HostFacts, Observations
+from nestscope.sim.hardware import access_fault
 from nestscope.sim.hostmm import ZERO_FRAME, HostMemory
 from nestscope.sim.instantiate import guest_access
 from nestscope.sim.kvm import Kvm
@@ -41,6 +42,7 @@ class Model:
         self.layout = layout
         self._kvm: Kvm | None = None
         self._next_frame = ZERO_FRAME + 1
+        self._stub_accesses = ((layout.code, "fetch"), (layout.mailbox, "load"))
 
     @property
     def kvm(self) -> Kvm:
@@ -133,8 +135,10 @@ class Model:
         if not kvm.radix:
             raise UnmodelledError("a guest that runs on a hash page table")
         yield from vmm.touch_for_write(kvm, self.layout.mailbox)
-        yield from guest_access(kvm, self.layout.code, "fetch")
-        yield from guest_access(kvm, self.layout.mailbox, "load")
+        for gpa, kind in self._stub_accesses:
+            # Nearly always there: begin a path only where the guest faults.
+            if access_fault(kvm.pgtable, gpa, kind, rc_by_hardware=self.facts.rc_by_hardware):
+                yield from guest_access(kvm, gpa, kind)
 
     def state(self) -> st.State:
         """Return everything that `read_state` would find in a kernel's memory."""

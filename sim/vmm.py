@@ -144,9 +144,7 @@ def write(kvm: Kvm, gpa: int, data: bytes) -> Steps[None]:
 def touch_for_write(kvm: Kvm, gpa: int) -> Steps[int]:
     """Make the page private, as any write of the VMM does; return its frame."""
     page = vmm_hva(kvm, gpa) >> kvm.page_shift
-    frame = kvm.memory.private_frame(page)
-    if not frame:
-        frame = yield from kvm.memory.write_fault(page)
+    frame = kvm.memory.private_frame(page) or (yield from kvm.memory.write_fault(page))
     if not frame:
         raise UnmodelledError(f"the VMM writes to {gpa:#x}, which it made read-only")
     return frame
