@@ -32,7 +32,7 @@ check: setup
 	MYPYPATH=.venv/typing $(BIN)/mypy -p nestscope
 
 test: system setup check
-	$(BIN)/nestscope lab fetch
+	$(BIN)/nestscope lab fetch --all
 	$(BIN)/pytest -m "not nightly"
 
 nightly: system setup
