@@ -277,8 +277,9 @@ def test_a_stopped_machine_is_reported_as_such_and_goes_on(lab: Lab) -> None:
     assert lab.agent.collect(1)[0].ok
 
 
-def test_no_warning_splat_so_far(lab: Lab) -> None:
-    assert lab.warnings() == []
+def test_no_warning_splat_but_the_one_that_guests_can_provoke(lab: Lab) -> None:
+    # docs/findings/0002: other tests of the session provoke it on purpose.
+    assert [text for text in lab.warnings() if "kvmppc_create_pte" not in text] == []
 
 
 def test_a_crash_is_reported_within_10_s_and_memory_stays(kernel_files: KernelFiles) -> None:
