@@ -420,6 +420,16 @@ INVALIDATION = [
 
 SLOTS = [
     Mutant(
+        "host-tree-goes-before-radix",
+        "lifecycle.py",
+        '    yield "clear radix"\n    kvm.radix = False\n'
+        '    yield "free the host tree"\n    free_radix(kvm)\n    return 0\n',
+        '    yield "free the host tree"\n    free_radix(kvm)\n'
+        '    yield "clear radix"\n    kvm.radix = False\n    return 0\n',
+        "the switch to HPT frees the host tree while radix is still on",
+        "234ff0b729ad (notifier against MMU-mode switch)",
+    ),
+    Mutant(
         "huge-leaves-survive-logging",
         "memslots.py",
         "    if kvm.radix and (flags ^ old.flags) & KVM_MEM_LOG_DIRTY_PAGES:",

@@ -259,6 +259,16 @@ def test_22_a_huge_host_leaf_replaces_a_table_and_the_chains_stay() -> None:
     assert world.shadow(1, NGPA) is not None
 
 
+def test_18_a_huge_host_leaf_goes_with_the_chains_of_all_its_gfns() -> None:
+    world = world_with(21)
+    logged_then_huge(world, 2)
+    world.run(f"load 2 {NGPA:#x}")
+    assert world.chain(G + 0x20000) is not None  # not under the leaf's first gfn
+    world.run(f"discard {G:#x} 0x200000")
+    assert world.chain(G + 0x20000) is None
+    assert world.shadow(1, NGPA) is None
+
+
 def test_22_the_chain_of_the_gfn_with_the_number_of_the_host_page_is_emptied() -> None:
     """The other half of finding 0006: a gfn that has nothing to do with it loses its chain."""
     world = world_with(21)

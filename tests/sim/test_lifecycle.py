@@ -3,7 +3,7 @@
 import pytest
 
 from nestscope.sim.errors import UnmodelledError
-from nestscope.sim.events import CreateVm
+from nestscope.sim.events import CreateVm, SwitchToHpt
 from nestscope.sim.facts import Observations
 
 from .world import PTCR, World
@@ -76,6 +76,22 @@ def test_26_the_switch_to_a_hash_table_frees_nested_guests_chains_and_the_host_t
     with pytest.raises(UnmodelledError, match="hash page table"):
         world.run("load 1 0x1000000")
     world.run(f"discard {G:#x} 0x10000")
+
+
+def test_26_radix_is_off_before_the_host_tree_goes_and_then_no_notifier_walks_it() -> None:
+    """Linux commit 234ff0b729ad: a notifier must not find the mode on and the tree gone."""
+    world = mapped(pseries=False)
+    kvm = world.model.kvm
+    leaves = dict(kvm.pgtable.ptes)
+    walked = 0
+    for _ in world.model.path(SwitchToHpt()):
+        assert kvm.pgtable.ptes == leaves
+        if not kvm.radix:
+            world.run(f"discard {G:#x} 0x10000")
+            assert kvm.pgtable.ptes == leaves
+            walked += 1
+    assert walked
+    assert not kvm.pgtable.ptes
 
 
 def test_26_a_host_that_is_itself_a_guest_has_radix_only() -> None:

@@ -9,6 +9,7 @@ import pytest
 from nestscope.sim.create import create_pte
 from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.facts import Observations
+from nestscope.sim.rmap import pack
 from nestscope.sim.steps import drain
 
 from .world import PTE, World
@@ -551,3 +552,17 @@ def test_18_a_discard_of_part_of_a_page_takes_the_page() -> None:
     world = mapped(1)
     world.run(f"discard {G:#x} 0x1000")
     assert world.shadow(1, N) is None
+
+
+def test_9_a_leaf_that_gains_bits_loses_none_and_is_not_entered_again() -> None:
+    world = World()
+    world.run(f"map 1 {N:#x} {G:#x} 64K rwxR", f"load 1 {N:#x}")
+    kvm = world.model.kvm
+    shadow, memslot = kvm.nested[1].shadow, kvm.memslots[0]
+    before = shadow.find(N)[0]
+    memslot.rmap.clear()
+    entry = (memslot, G >> 16, pack(1, N))
+    path = create_pte(kvm, shadow, before & ~R | C, N, 16, kvm.mmu_invalidate_seq, entry)
+    assert drain(path) == 0
+    assert shadow.find(N)[0] == before | C
+    assert memslot.rmap == {}
