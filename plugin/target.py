@@ -16,8 +16,6 @@ from nestscope.decoders.sources.elf_notes import Note
 from nestscope.decoders.sources.open import open_source
 from nestscope.decoders.sources.protocol import Memory
 from nestscope.decoders.state import Source, State
-from nestscope.plugin.mi.memory import GdbMemory
-from nestscope.plugin.mi.session import GdbSession
 from nestscope.plugin.samples import (
     DEFAULT_SOURCE,
     SAMPLE_PREFIX,
@@ -64,6 +62,10 @@ def open_target(
         return open_kernel(memory, vmlinux, modules, debug_dir=debug, profile=known)
 
     if name.startswith(GDB_PREFIX):
+        # Only here: reading a dump need not wait for the import of the GDB bridge.
+        from nestscope.plugin.mi.memory import GdbMemory  # noqa: PLC0415
+        from nestscope.plugin.mi.session import GdbSession  # noqa: PLC0415
+
         endpoint = name.removeprefix(GDB_PREFIX)
         endian = known.byteorder if known is not None and vmlinux is None else None
         with GdbSession.connect(endpoint, vmlinux, endian=endian) as session, session.stopped():
