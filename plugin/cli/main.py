@@ -4,6 +4,8 @@ Exit status: 0 clean, 1 findings or differences, 2 could not do it (one line on
 standard error says what and what to do).
 """
 
+import atexit
+import gc
 import os
 import sys
 from typing import Any
@@ -59,6 +61,8 @@ def run() -> None:
     """Run the command line; every failure becomes one line and status 2."""
     # NumPy's linear algebra, which is not used here, would spend 70 ms on threads of its own.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # The last thing before the end, when a search for cycles in all modules takes 40 ms.
+    atexit.register(gc.freeze)
     try:
         app()
     except NestscopeError as error:
