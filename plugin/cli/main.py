@@ -59,9 +59,9 @@ app.add_typer(profile.app, name="profile")
 
 def run() -> None:
     """Run the command line; every failure becomes one line and status 2."""
-    # NumPy's linear algebra, which is not used here, would spend 70 ms on threads of its own.
+    # NumPy's linear algebra, which is not used here, would spend some 50 ms on threads of its own.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # The last thing before the end, when a search for cycles in all modules takes 40 ms.
+    # The last thing before the end, when a search for cycles in all modules takes some 40 ms.
     atexit.register(gc.freeze)
     try:
         app()
