@@ -42,6 +42,9 @@ def diff(
             help="Flip bits of one rmap word in the live kernel after this step.",
         ),
     ] = None,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Stop where the kernel breaks an invariant, too.")
+    ] = False,
     save: Annotated[Path, typer.Option(help="Folder for the trace of a difference.")] = Path(),
     kernel: KernelName = "6.12-64k",
     machine: MachineName = "pseries",
@@ -57,6 +60,7 @@ def diff(
       nestscope diff
       nestscope diff --random 500 --seed 7
       nestscope diff nestscope-seed7-step42.trace
+      nestscope diff --audit docs/findings/0001-zero-entry-ends-a-chain.trace
     """
     from nestscope.plugin.differential.plan import make_plan
     from nestscope.plugin.differential.session import Via, open_comparison
@@ -77,21 +81,30 @@ def diff(
             f"{files.release} on {machine}, {pages} pages, read through {via}; "
             f"booted in {time.monotonic() - started:.1f} s"
         )
-        clean = _run(live, plan, inject, save, console)
+        clean = _run(live, plan, inject, audit, save, console)
     sys.exit(0 if clean else 1)
 
 
 def _run(
-    live: "LiveComparison", plan: "Plan", inject: int | None, save: Path, console: "Console"
+    live: "LiveComparison",
+    plan: "Plan",
+    inject: int | None,
+    audit: bool,
+    save: Path,
+    console: "Console",
 ) -> bool:
-    """Run the plan, print what it shows, and return whether nothing differed."""
+    """Run the plan, print what it shows, and return whether nothing differed or broke."""
     from rich.console import Console
     from rich.progress import Progress
 
     from nestscope.plugin.differential.inject import flip_rmap_word
     from nestscope.plugin.differential.trace_file import write_trace
+    from nestscope.plugin.present.findings import findings_table
     from nestscope.plugin.present.steps import add_step, describe_tally, step_table
+    from nestscope.sim.invariants import Violation, violations
 
+    broken: list[Violation] = []
+    rc_by_hardware = live.comparison.model.facts.rc_by_hardware
     table = step_table()
     done: list[Operation] = []
     last: Step | None = None
@@ -108,7 +121,9 @@ def _run(
                 add_step(table, step, last.observed if last else None)
             last = step
             progress.advance(task)
-            if step.differences:
+            if audit:
+                broken = violations(step.observed, rc_by_hardware=rc_by_hardware)
+            if step.differences or broken:
                 break
         seconds = time.monotonic() - started
     if plan.show:
@@ -117,15 +132,20 @@ def _run(
         raise NestscopeError("there is no operation to run")
     if inject is not None and inject > last.number:
         raise NestscopeError(f"step {inject} was not reached: the run has {last.number} steps")
-    if plan.show or last.differences:
+    if plan.show or last.differences or broken:
         _print_rmap(last, console)
     console.print(describe_tally(live.comparison.tally, seconds))
     if not last.differences:
         console.print("no difference between the model and the kernel")
-        return True
-    _print_differences(last, console)
+        if not broken:
+            return True
+        console.print(f"but the kernel's State at step {last.number} breaks an invariant:")
+        console.print(findings_table(broken))
+    else:
+        _print_differences(last, console)
+    first = last.differences[0] if last.differences else broken[0].message
     path = save / f"nestscope-{plan.name}-step{last.number}.trace"
-    write_trace(path, done, f"step {last.number}: {last.differences[0]}")
+    write_trace(path, done, f"step {last.number}: {first}")
     console.print(f"replay it with: nestscope diff {path}", soft_wrap=True)
     return False
 

@@ -39,6 +39,19 @@ def test_an_injected_fault_is_status_1_names_the_gfn_and_leaves_a_trace(
     assert cli("diff", trace, *own(kernel_files)).status == 0
 
 
+def test_with_audit_a_run_stops_where_the_kernel_breaks_an_invariant(
+    cli: Cli, kernel_files: KernelFiles, tmp_path: Path
+) -> None:
+    trace = FINDINGS / "0001-zero-entry-ends-a-chain.trace"
+    outcome = cli("diff", "--audit", trace, "--save", tmp_path, *own(kernel_files))
+    assert outcome.status == 1
+    assert "no difference between the model and the kernel" in outcome.output
+    assert "step 5 breaks an invariant" in outcome.output
+    assert "I5" in outcome.output
+    (left,) = tmp_path.glob("*.trace")
+    assert len(read_trace(left)) == 5
+
+
 def test_an_injection_that_is_never_reached_is_said(cli: Cli, kernel_files: KernelFiles) -> None:
     outcome = cli("diff", "--random", 3, "--inject", 9, *own(kernel_files))
     assert outcome.status == 2
