@@ -1,11 +1,13 @@
 """All leaves and rmap entries of one image: nestscope, and a plain script for drgn.
 
-Both open the same ELF core, and both read it to the end: the time is that of
-opening and reading. drgn reads the core itself, in C (a memory segment with a
-callback would go through Python for each read). The script is told where the trees
-and the array are; nestscope follows the kernel's structures to them. Each figure is
-the quickest of three runs, the file being in memory. Processor time is less
-disturbed by other programs.
+Both open the same raw image of RAM, and both read it to the end: the time is that
+of opening and reading. drgn reads it through a memory segment with a callback over
+a mapping, because that was quicker for it than an ELF core, which it reads with a
+system call each time (whole tables of a 64 GiB guest: 0.37 s instead of 0.41 s;
+word by word: 1.2 s instead of 2.2 s). The script is told where the trees and the
+array are; nestscope follows the kernel's structures to them. Each figure is the
+quickest of three runs, the file being in memory. Processor time is less disturbed
+by other programs.
 
 The target is for the script that reads whole tables, as a good user of drgn does.
 """
@@ -62,7 +64,7 @@ def run() -> None:
     from benchmarks import drgn_script  # noqa: PLC0415 - it needs drgn
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "core.elf"
+        path = Path(folder) / "ram.raw"
         facts = _build(path)
         ours, state = _quickest(lambda: _read(path, facts))
         told = _rows_of_state(state)
@@ -81,7 +83,7 @@ def run() -> None:
             "prog.read_u64 of each word (no target)": drgn_script.by_word,
         }
         for name, words in scripts.items():
-            script, found = _quickest(partial(drgn_script.listing, str(path), places, words))
+            script, found = _quickest(partial(drgn_script.listing, path, places, words))
             rows = _rows_of_listing(found)
             if [len(part) for part in rows] != counts or _checksums(rows) != expected:
                 raise SystemExit("the drgn script and nestscope list different things")
@@ -97,7 +99,7 @@ def _build(path: Path) -> ImageKernel:
     gfns = GIB << 30 - PAGE_SHIFT
     state = synthetic_state(gfns=gfns, entries=gfns * 1_000_000 // (1 << 24), nested=NESTED)
     image = build_image(state, profile_types(PROFILE), seed=1)
-    image.memory.write_elf_core(path, "little")
+    image.memory.write_raw(path)
     return image.facts
 
 

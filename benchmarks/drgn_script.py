@@ -1,12 +1,14 @@
 """The listing as a user of drgn would write it: a plain script, no NumPy.
 
 It is told where the trees and the rmap array are, so it need not search for them.
-The core has no VMCOREINFO, thus drgn takes physical addresses as they are, and
-the script translates vmalloc addresses itself.
+The image has no VMCOREINFO, so drgn cannot translate: the script gives it physical
+addresses, and finds those of vmalloc pages itself.
 """
 
+import mmap
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import drgn
@@ -54,10 +56,23 @@ def by_word(prog: Any, address: int, count: int, order: str) -> list[int]:
     return words
 
 
-def listing(path: str, places: Places, read_words: ReadWords) -> Listing:
-    """List all leaves and all rmap entries in the ELF core at `path`."""
-    prog = drgn.Program()
-    prog.set_core_dump(path)
+def open_program(path: Path) -> Any:
+    """Return a Program on a raw image of RAM."""
+    with path.open("rb") as file:
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def read(address: int, count: int, _offset: int, _physical: bool) -> bytes:
+        return memory[address : address + count]
+
+    flags = drgn.PlatformFlags.IS_64_BIT | drgn.PlatformFlags.IS_LITTLE_ENDIAN
+    prog = drgn.Program(drgn.Platform(drgn.Architecture.PPC64, flags))
+    prog.add_memory_segment(0, len(memory), read)
+    return prog
+
+
+def listing(path: Path, places: Places, read_words: ReadWords) -> Listing:
+    """List all leaves and all rmap entries in the raw image at `path`."""
+    prog = open_program(path)
     kernel = {
         address: pte & RPN for address, _, pte in leaves(prog, places.pgd | LINEAR, read_words)
     }
