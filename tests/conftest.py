@@ -5,12 +5,18 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import Phase, settings
 
 from nestscope.plugin.qemu.errors import LabError
 from nestscope.plugin.qemu.initramfs import build_agent
 from nestscope.plugin.qemu.kernel_files import KernelFiles
 from nestscope.plugin.qemu.kernels import DEFAULT_KERNEL, fetch_kernel
 from nestscope.plugin.qemu.lab import QEMU, Lab
+
+# A slow machine is no failure. Where failures are expected, as of mutants, none is shrunk.
+settings.register_profile("nestscope", deadline=None)
+settings.register_profile("mutants", deadline=None, phases=(Phase.explicit, Phase.generate))
+settings.load_profile(os.environ.get("NESTSCOPE_HYPOTHESIS", "nestscope"))
 
 
 @pytest.fixture(scope="session")

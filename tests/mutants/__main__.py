@@ -93,7 +93,10 @@ def run_tests(folder: Path) -> str | None:
     # The quick ones first: most mutants do not get beyond them.
     command += sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/sim/test_*.py"))
     command += ["tests/sim/image", "tests/sim/explore"]
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "NESTSCOPE_HYPOTHESIS": "mutants",
+    }
     try:
         done = subprocess.run(
             command,
