@@ -30,8 +30,7 @@ def test_a_chain_is_read_from_head_to_tail(pairs, order):
     assert reading.entries == tuple(Entry(*pair) for pair in pairs)
     assert reading.form == (FORM_SINGLE if len(pairs) == 1 else FORM_LIST)
     assert reading.nodes == tuple(reversed(rmap.nodes))
-    # An entry of lpid 0 and n_gpa 0 is the one that a list cannot hold.
-    assert bool(reading.problems) == ((0, 0) in pairs[:-1])
+    assert reading.problems == ()
 
 
 def test_the_figure_of_the_kernels_commit():
