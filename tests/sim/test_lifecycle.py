@@ -3,7 +3,7 @@
 import pytest
 
 from nestscope.sim.errors import UnmodelledError
-from nestscope.sim.events import CreateVm, SwitchToHpt
+from nestscope.sim.events import CreateVm, DestroyVm, SwitchToHpt
 from nestscope.sim.facts import Observations
 
 from .world import PTCR, World
@@ -58,6 +58,16 @@ def test_26_a_destroyed_vm_is_gone_and_the_next_one_begins_afresh() -> None:
     assert world.run(f"load 1 {N:#x}").value == 0
     assert (world.vm.lpid, world.vm.nested[0].shadow_lpid) == (1, 2)
     assert min(leaf.pte >> 16 & 0xFFFF for leaf in world.vm.host_leaves if leaf.pte & 2) >= frames
+
+
+def test_26_the_host_tree_of_a_destroyed_vm_goes_before_its_nested_guests() -> None:
+    world = mapped()
+    kvm = world.model.kvm
+    for _ in world.model.path(DestroyVm()):
+        if not kvm.nested:
+            assert not kvm.pgtable.ptes
+    assert not kvm.pgtable.ptes
+    assert not kvm.pgtable.pud_tables
 
 
 def test_26_two_vms_at_once_are_not_modelled() -> None:
