@@ -40,27 +40,15 @@ def walk(
 
     Example: nestscope walk sample:6.12-64k 0x1000000 --lpid 2
     """
-    from nestscope.decoders.two_stage import (
-        choose_vm,
-        guest_memory_of,
-        host_root,
-        walk_guest_address,
-        walk_nested_address,
-    )
+    from nestscope.plugin.library import open_source
     from nestscope.plugin.present.terminal import terminal
     from nestscope.plugin.present.walk_tree import walk_document, walk_tree
-    from nestscope.plugin.target import open_target
 
     number = _address(address)
-    with open_target(source, vmlinux, modules, profile, debug) as target:
-        state = target.state()
-        chosen = choose_vm(state, vm)
-        root = host_root(target.kernel, chosen)
-        if lpid is None:
-            found = walk_guest_address(target.memory, state, chosen, root, number)
-        else:
-            guest = guest_memory_of(target.memory, target.kernel, chosen)
-            found = walk_nested_address(target.memory, guest, state, chosen, root, lpid, number)
+    with open_source(
+        source, vmlinux=vmlinux, modules=modules, profile=profile, debug=debug
+    ) as opened:
+        found = opened.walk(number, lpid=lpid, vm=vm)
     if json_output:
         print(json.dumps(walk_document(found)))
     else:
