@@ -1,0 +1,70 @@
+"""`Profile`: how often the generator does what."""
+
+from dataclasses import dataclass, fields, replace
+from random import Random
+
+HABITS = ("remap_in_place", "any_rights", "any_lpid", "crowd")
+"""Fields of a profile that are probabilities (0 to 1); all others are weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a random program is made of.
+
+    Weights, relative to each other, 0 for never: `map_data`, `access_data`, ... are
+    the actions of `sim.generate.actions`.
+
+    Habits, probabilities: `remap_in_place`: another guest page is mapped at a nested
+    address without an unmap and a tlbie (finding 0002 follows). `any_rights`: a leaf
+    gets any permissions, write-only ones among them. `any_lpid`: an l1_lpid is any
+    32-bit number. `crowd`: an l1_lpid is one of only four, so that chains collide.
+    """
+
+    map_data: float = 20
+    access_data: float = 40
+    tlbie_address: float = 12
+    map_code: float = 3
+    fetch: float = 5
+    map_large: float = 2
+    access_large: float = 4
+    map_small: float = 1
+    unmap: float = 4
+    discard: float = 6
+    write_data: float = 4
+    tlbie_guest: float = 2
+    tlbie_all: float = 0.5
+    tlbie_invalid: float = 1
+    drop: float = 1
+    bad_ptcr: float = 0.5
+    stray_access: float = 2
+    remap_in_place: float = 0
+    any_rights: float = 0
+    any_lpid: float = 0
+    crowd: float = 0.5
+
+
+ACTIONS = tuple(field.name for field in fields(Profile) if field.name not in HABITS)
+"""The fields that are weights: names of the generator's actions."""
+
+CALM = Profile()
+"""Programs that break no invariant but by finding 0001, and that end without a wait."""
+
+DEFAULT = CALM
+"""What `random_operations` does when it is not told otherwise."""
+
+
+def vary(profile: Profile, rng: Random) -> Profile:
+    """Return a neighbour of a profile: two fields changed.
+
+    A weight is halved, doubled, switched off or switched on; a habit gets a new
+    probability.
+    """
+    chosen = rng.sample([field.name for field in fields(profile)], 2)
+    changes = {name: _other(name, getattr(profile, name), rng) for name in chosen}
+    return replace(profile, **changes)
+
+
+def _other(name: str, value: float, rng: Random) -> float:
+    if name in HABITS:
+        return rng.choice((0.0, 0.1, 0.5, 1.0))
+    return rng.choice((value / 2, value * 2, 0.0, 10.0))
