@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: all setup system demo check test nightly mutants bench clean
+.PHONY: all setup system test-system demo check test nightly mutants bench clean
 
 all: setup
 
@@ -22,6 +22,9 @@ setup: .venv/ready
 system:
 	@scripts/system-packages
 
+test-system:
+	@scripts/system-packages tests
+
 demo: system setup
 	$(BIN)/nestscope lab fetch
 	$(BIN)/nestscope diff
@@ -31,7 +34,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	MYPYPATH=.venv/typing $(BIN)/mypy -p nestscope
 
-test: system setup check
+test: test-system setup check
 	$(BIN)/nestscope lab fetch --all
 	$(BIN)/pytest -m "not nightly"
 

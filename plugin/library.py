@@ -31,9 +31,11 @@ from nestscope.decoders.two_stage import (
     walk_guest_address,
     walk_nested_address,
 )
+from nestscope.plugin.present.findings import finding_document, findings_table
 from nestscope.plugin.present.state_view import state_view
 from nestscope.plugin.present.walk_tree import walk_tree
 from nestscope.plugin.target import Target, open_target
+from nestscope.sim.invariants import Violation, violations
 
 _Kind = TypeVar("_Kind")
 
@@ -82,6 +84,18 @@ class Differences(Drawn, tuple[Difference, ...]):
         return "\n".join(map(str, self)) if self else "no difference"
 
 
+class Findings(Drawn, tuple[Violation, ...]):
+    """What the audit found: an empty one means that nothing is wrong."""
+
+    def renderable(self) -> RenderableType:
+        """Return one row a finding."""
+        return findings_table(self) if self else "nothing found"
+
+    def documents(self) -> list[dict[str, Any]]:
+        """Return the findings as `check --json` prints them."""
+        return [finding_document(each) for each in self]
+
+
 class Opened:
     """A source that is open: a context manager. A live target is stopped until it is closed."""
 
@@ -110,6 +124,10 @@ class Opened:
         if self._state is None:
             self._state = _drawn(DrawnState, self._target.state())
         return self._state
+
+    def check(self) -> Findings:
+        """Return what the audit finds, as `nestscope check`."""
+        return Findings(violations(self.state()))
 
     def walk(self, address: int, *, lpid: int | None = None, vm: int | None = None) -> DrawnWalk:
         """Walk a guest real address, or with `lpid` an address of that nested guest.

@@ -14,7 +14,18 @@ import typer
 from typer.core import TyperGroup
 
 from nestscope.decoders.errors import NestscopeError
-from nestscope.plugin.cli import capture, check, decode, diff, explore, lab, profile, state, walk
+from nestscope.plugin.cli import (
+    capture,
+    check,
+    decode,
+    diff,
+    explore,
+    lab,
+    profile,
+    report,
+    state,
+    walk,
+)
 
 
 class Verbs(TyperGroup):
@@ -49,6 +60,7 @@ app.command("decode")(decode.decode)
 app.command("state")(state.state)
 app.command("walk")(walk.walk)
 app.command("check")(check.check)
+app.command("report")(report.report)
 app.command("capture")(capture.capture)
 app.command("convert")(capture.convert)
 app.command("diff")(diff.diff)

@@ -21,7 +21,7 @@ def findings_document(state: State, found: Sequence[Violation]) -> dict[str, Any
         "schema": SCHEMA,
         "source": {"kind": state.source.kind, "name": state.source.name},
         "kernel": {"release": state.kernel.release, "page_shift": state.kernel.page_shift},
-        "findings": [_finding(violation) for violation in found],
+        "findings": [finding_document(violation) for violation in found],
         "problems": [
             {
                 "path": problem.path,
@@ -33,7 +33,8 @@ def findings_document(state: State, found: Sequence[Violation]) -> dict[str, Any
     }
 
 
-def _finding(violation: Violation) -> dict[str, Any]:
+def finding_document(violation: Violation) -> dict[str, Any]:
+    """Return one finding with the members that apply to it."""
     members: dict[str, Any] = {
         "rule": violation.rule,
         "severity": violation.severity,

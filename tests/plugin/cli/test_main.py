@@ -85,3 +85,26 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
         process.stdout.close()
         assert process.wait(timeout=30) == 0
         assert process.stderr.read() == b""
+
+
+def test_state_draws_the_chains_and_the_map_of_the_rmap(cli: Cli) -> None:
+    figure = cli("state", "sample:6.12-64k", "--figure").output
+    heatmap = cli("state", "sample:6.12-64k", "--map").output
+    assert "0x80   │ list head ptr │ ─▶ │ next pointer │" in figure
+    assert "lpid 12  0x0 │" in figure
+    assert "11 chains, 28 entries; a cell is 1 page (64 KiB)" in heatmap
+    assert "longest chain:" in heatmap
+
+
+def test_report_writes_one_page_and_says_what_it_holds(cli: Cli, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    outcome = cli("report", "sample:6.12-64k", "-o", page, "--against", "sample:6.1-64k")
+    assert outcome.status == 0
+    assert "1 VMs" in outcome.error
+    assert "Difference to sample:6.1-64k" in page.read_text()
+
+
+def test_report_that_cannot_be_written_is_one_sentence(cli: Cli, tmp_path: Path) -> None:
+    outcome = cli("report", "sample:6.12-64k", "-o", tmp_path / "no" / "report.html")
+    assert outcome.status == 2
+    assert "cannot be written: No such file or directory" in outcome.error
