@@ -16,6 +16,7 @@ from typing import Self
 
 from nestscope.plugin.qemu.channel import Agent, Reply
 from nestscope.plugin.qemu.console import Console
+from nestscope.plugin.qemu.counters import counting
 from nestscope.plugin.qemu.errors import FailureKind, LabError, LabFailure
 from nestscope.plugin.qemu.initramfs import build_initramfs
 from nestscope.plugin.qemu.kernel_files import KernelFiles
@@ -66,12 +67,14 @@ class Lab:
         qemu: str = QEMU,
         gdb: bool = True,
         gdb_port: int | None = None,
+        coverage: bool = False,
     ) -> Self:
         """Boot `kernel` and return when its agent has answered.
 
         `machine` is a name of `machine.MACHINES`; `memory` is a size such as "1G", or
         None for what that machine needs. `gdb` puts QEMU's gdbstub on a unix socket
-        (`gdb_socket`); `gdb_port` on a loopback port instead.
+        (`gdb_socket`); `gdb_port` on a loopback port instead. `coverage` has the
+        instructions counted that run in the kernel's modules (`counters.Counters`).
 
         Raises:
             LabError: if something is missing or QEMU cannot be started.
@@ -95,6 +98,8 @@ class Lab:
                 gdb=gdb,
                 gdb_port=gdb_port,
             )
+            if coverage:
+                command += counting(files.counters, files.ram, memory_bytes(memory))
             process = Process(files.folder, command)
         except BaseException:
             shutil.rmtree(files.folder, ignore_errors=True)

@@ -97,6 +97,11 @@ class RunFiles:
         return self.folder / "ram"
 
     @property
+    def counters(self) -> Path:
+        """How often each instruction of the kernel's modules ran, if that is counted."""
+        return self.folder / "counters"
+
+    @property
     def console(self) -> Path:
         """What the kernel printed."""
         return self.folder / "console.log"

@@ -1,0 +1,1 @@
+"""Which basic blocks of the kernel's modules ran."""
