@@ -62,12 +62,15 @@ class Problem:
     """Something that could not be read or is malformed.
 
     `path` leads into the State (`vms[0].memslots[1].rmap`), `address` is where
-    in memory the trouble is, if it has one.
+    in memory the trouble is, if it has one. `kind` is a stable name for programs,
+    `word` the value that is wrong there; only kinds that the audit judges have them.
     """
 
     path: str
     message: str
     address: int | None = None
+    kind: str | None = None
+    word: int | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,11 @@ class Memslot:
 
 @dataclass(frozen=True)
 class NestedGuest:
-    """`struct kvm_nested_guest` and the leaves of its shadow tree (address = n_gpa)."""
+    """`struct kvm_nested_guest` and the leaves of its shadow tree (address = n_gpa).
+
+    `address` is the structure's own, `shadow_pate` both doublewords of the entry
+    that the host's partition table has for `shadow_lpid` (host order).
+    """
 
     l1_lpid: int
     shadow_lpid: int | None
@@ -157,11 +164,27 @@ class NestedGuest:
     process_table: int | None
     shadow_pgtable: int | None
     leaves: Leaves = field(default_factory=Leaves)
+    address: int | None = None
+    shadow_pate: tuple[int, int] | None = None
+
+
+class Running(NamedTuple):
+    """A vCPU that is in a nested guest.
+
+    `vcpu_id`; `nested`: `vcpu->arch.nested`, the address of a `struct kvm_nested_guest`.
+    """
+
+    vcpu_id: int
+    nested: int
 
 
 @dataclass(frozen=True)
 class Vm:
-    """`struct kvm` with what hangs on it. `host_leaves` is `arch.pgtable` (address = gpa)."""
+    """`struct kvm` with what hangs on it. `host_leaves` is `arch.pgtable` (address = gpa).
+
+    `nested` are the nested guests of the idr; `running` the vCPUs that are in one,
+    `orphans` those that such a vCPU is in although the idr does not have them.
+    """
 
     kvm: int
     lpid: int | None
@@ -171,6 +194,8 @@ class Vm:
     memslots: tuple[Memslot, ...] = ()
     host_leaves: Leaves = field(default_factory=Leaves)
     nested: tuple[NestedGuest, ...] = ()
+    running: tuple[Running, ...] | None = ()
+    orphans: tuple[NestedGuest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
