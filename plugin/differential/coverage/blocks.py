@@ -107,7 +107,7 @@ def find_blocks(text: ModuleText, function: Function) -> FunctionBlocks:
             follows[at + WORD] = at in text.branches or found.mnemonic not in _ALWAYS
         if is_branch and not linked:
             target = _target(found, text)
-            if target in inside:
+            if target is not None and target in inside:
                 targets.add(target)
             jump_table |= found.mnemonic == "bctr"
     blocks = tuple(
