@@ -115,6 +115,28 @@ class WriteCode:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteWord:
+    """The guest stores the doubleword `value`, big-endian, at `gpa` (8-byte aligned).
+
+    Anywhere in its memory but in code: a table, or what a table entry then names.
+    """
+
+    gpa: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawHcall:
+    """The guest makes hypercall `number` with up to seven arguments, whatever they are.
+
+    H_ENTER_NESTED takes `hv_guest_state` and `pt_regs` as they lie in memory.
+    """
+
+    number: int
+    args: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SetPartitionTable:
     """H_SET_PARTITION_TABLE with this PTCR."""
 
@@ -177,6 +199,8 @@ Operation = (
     | Fetch
     | WriteData
     | WriteCode
+    | WriteWord
+    | RawHcall
     | SetPartitionTable
     | Tlbie
     | RptInvalidate

@@ -32,17 +32,19 @@ and, with the header `nestscope-trace 2`, also what came later:
     destroy
     hpt
 
+With the header `nestscope-trace 3`, also:
+
+    word 0x600000 0xc000000000900187
+    hcall 0xf804 0x30000 0x31000
+
 A trace is written with the lowest header that knows all its verbs.
 
 Numbers are decimal or 0x hexadecimal, at most 64 bits. `-` stands for no
 permissions. Everything from `#` to the end of a line is comment.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 
-from nestscope.decoders.errors import NestscopeError
-from nestscope.sim.constants import U64
 from nestscope.sim.events import (
     AddSlot,
     Age,
@@ -68,6 +70,7 @@ from nestscope.sim.operations import (
     Load,
     Map,
     Operation,
+    RawHcall,
     RptInvalidate,
     SetPartitionTable,
     Store,
@@ -75,94 +78,26 @@ from nestscope.sim.operations import (
     Unmap,
     WriteCode,
     WriteData,
-    permission_bits,
+    WriteWord,
     permission_letters,
 )
+from nestscope.sim.trace_words import TraceError, Words
+
+__all__ = ["TraceError", "format_operation", "format_trace", "parse", "parse_line"]
 
 HEADER = "nestscope-trace 1"
 HEADER_2 = "nestscope-trace 2"
+HEADER_3 = "nestscope-trace 3"
+HEADERS = (HEADER, HEADER_2, HEADER_3)
+"""First lines of a trace, by version from 1."""
 
-_VERSIONS = {HEADER: 1, HEADER_2: 2}
-_WORD = re.compile(r"\S+")
-_NUMBER = re.compile(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,20}")
+_MOST_ARGUMENTS = 7
 _SIZE_NAMES = {shift: name for name, shift in SHIFTS.items()}
 _RPTI_FIELDS = ("lpid", "target", "type", "pages", "start", "end")
 _TLBIE_FIELDS = ("ric", "prs", "r", "is", "lpid", "ap", "epn")
 
 
-class TraceError(NestscopeError):
-    """A trace that cannot be parsed; `line` and `column` count from 1."""
-
-    def __init__(self, line: int, column: int, why: str) -> None:
-        super().__init__(f"trace line {line}, column {column}: {why}")
-        self.line = line
-        self.column = column
-        self.why = why
-
-
-class _Words:
-    """The words of one line, taken from the left."""
-
-    def __init__(self, line: int, text: str) -> None:
-        self.line = line
-        self.words = [(m.start() + 1, m.group()) for m in _WORD.finditer(text)]
-        self.end = len(text.rstrip()) + 1
-
-    def fail(self, column: int, why: str) -> TraceError:
-        return TraceError(self.line, column, why)
-
-    def take(self, what: str) -> tuple[int, str]:
-        if not self.words:
-            raise self.fail(self.end, f"{what} is missing")
-        return self.words.pop(0)
-
-    def number(self, what: str) -> int:
-        return self.to_number(*self.take(what), what)
-
-    def to_number(self, column: int, word: str, what: str) -> int:
-        if not _NUMBER.fullmatch(word) or int(word, 0 if word.startswith("0x") else 10) > U64:
-            raise self.fail(column, f"'{word}' is not a number for {what}")
-        return int(word, 16) if word.startswith("0x") else int(word)
-
-    def shift(self) -> int:
-        column, word = self.take("the page size")
-        if word not in SHIFTS:
-            raise self.fail(column, f"'{word}' is not one of the page sizes {', '.join(SHIFTS)}")
-        return SHIFTS[word]
-
-    def permissions(self) -> int:
-        column, word = self.take("the permissions")
-        try:
-            return permission_bits(word)
-        except ValueError as problem:
-            raise self.fail(column, str(problem)) from None
-
-    def fields(self, verb: str, names: tuple[str, ...]) -> list[int]:
-        values: dict[str, int] = {}
-        while self.words:
-            column, word = self.take("a field")
-            name, _, value = word.partition("=")
-            if name not in names or name in values:
-                raise self.fail(column, f"'{word}' is not a new field of {verb}")
-            values[name] = self.to_number(column, value, name)
-        missing = [name for name in names if name not in values]
-        if missing:
-            raise self.fail(self.end, f"{verb} lacks {', '.join(missing)}")
-        return [values[name] for name in names]
-
-    def writable(self) -> bool:
-        column, word = self.take("`ro` or `rw`")
-        if word not in ("ro", "rw"):
-            raise self.fail(column, f"'{word}' is neither `ro` nor `rw`")
-        return word == "rw"
-
-    def finish(self) -> None:
-        if self.words:
-            column, word = self.words[0]
-            raise self.fail(column, f"'{word}' is too much")
-
-
-_PARSERS: dict[str, Callable[[_Words], Operation]] = {
+_PARSERS: dict[str, Callable[[Words], Operation]] = {
     "map": lambda w: Map(
         w.number("l1_lpid"), w.number("n_gpa"), w.number("gpa"), w.shift(), w.permissions()
     ),
@@ -178,7 +113,7 @@ _PARSERS: dict[str, Callable[[_Words], Operation]] = {
     "drop": lambda w: Drop(w.number("l1_lpid")),
 }
 
-_PARSERS_2: dict[str, Callable[[_Words], Operation]] = {
+_PARSERS_2: dict[str, Callable[[Words], Operation]] = {
     "rpti": lambda w: RptInvalidate(*w.fields("rpti", _RPTI_FIELDS)),
     "slot": lambda w: AddSlot(
         w.number("the slot"),
@@ -205,28 +140,43 @@ _PARSERS_2: dict[str, Callable[[_Words], Operation]] = {
 }
 """Verbs that came with version 2 of the language."""
 
+_PARSERS_3: dict[str, Callable[[Words], Operation]] = {
+    "word": lambda w: WriteWord(w.number("gpa"), w.number("the value")),
+    "hcall": lambda w: RawHcall(
+        w.number("the hypercall"), w.numbers("an argument", _MOST_ARGUMENTS)
+    ),
+}
+"""Verbs that came with version 3."""
 
-def parse_line(line: int, text: str, version: int = 2) -> Operation | None:
+_BY_VERSION = (_PARSERS, _PARSERS_2, _PARSERS_3)
+
+
+def parse_line(line: int, text: str, version: int = len(HEADERS)) -> Operation | None:
     """Parse line number `line`; None for an empty line or a comment.
 
-    `version` is that of the trace's header: 1 or 2.
+    `version` is that of the trace's header, from 1.
 
     Raises:
         TraceError: with the place of the first word that is wrong.
     """
-    words = _Words(line, text.split("#", 1)[0])
+    words = Words(line, text.split("#", 1)[0])
     if not words.words:
         return None
     column, verb = words.take("the operation")
-    parsers = _PARSERS | _PARSERS_2 if version > 1 else _PARSERS
-    parser = parsers.get(verb)
-    if parser is None:
-        if verb in _PARSERS_2:
-            raise words.fail(column, f"'{verb}' needs the header '{HEADER_2}'")
-        raise words.fail(column, f"'{verb}' is not one of {', '.join(parsers)}")
-    operation = parser(words)
+    needed = version_of(verb)
+    if needed == 0:
+        known = [verb for parsers in _BY_VERSION[:version] for verb in parsers]
+        raise words.fail(column, f"'{verb}' is not one of {', '.join(known)}")
+    if needed > version:
+        raise words.fail(column, f"'{verb}' needs the header '{HEADERS[needed - 1]}'")
+    operation = _BY_VERSION[needed - 1][verb](words)
     words.finish()
     return operation
+
+
+def version_of(verb: str) -> int:
+    """Return the version of the language that brought a verb, 0 for none."""
+    return next((v for v, parsers in enumerate(_BY_VERSION, start=1) if verb in parsers), 0)
 
 
 def parse(text: str) -> Iterator[Operation]:
@@ -236,9 +186,10 @@ def parse(text: str) -> Iterator[Operation]:
         TraceError: for a wrong header or at the first wrong line.
     """
     lines = text.splitlines()
-    version = _VERSIONS.get(lines[0].strip()) if lines else None
-    if version is None:
-        raise TraceError(1, 1, f"a trace begins with '{HEADER}' or '{HEADER_2}'")
+    header = lines[0].strip() if lines else ""
+    if header not in HEADERS:
+        raise TraceError(1, 1, f"a trace begins with '{HEADER}' up to '{HEADERS[-1]}'")
+    version = HEADERS.index(header) + 1
     for number, line in enumerate(lines[1:], start=2):
         operation = parse_line(number, line, version)
         if operation is not None:
@@ -274,9 +225,15 @@ def format_operation(operation: Operation) -> str:
     return _format_later(operation)
 
 
-def _format_later(operation: RptInvalidate | VmmEvent) -> str:  # noqa: PLR0912  one a verb
-    """Return the line of an operation that needs version 2."""
+def _format_later(  # noqa: PLR0912  one a verb
+    operation: WriteWord | RawHcall | RptInvalidate | VmmEvent,
+) -> str:
+    """Return the line of an operation that needs version 2 or more."""
     match operation:
+        case WriteWord(gpa, value):
+            return f"word {gpa:#x} {value:#x}"
+        case RawHcall(number, args):
+            return " ".join(["hcall", *(f"{value:#x}" for value in (number, *args))])
         case RptInvalidate(lpid, target, kind, pages, start, end):
             return (
                 f"rpti lpid={lpid} target={target:#x} type={kind:#x} pages={pages:#x} "
@@ -315,5 +272,5 @@ def _format_later(operation: RptInvalidate | VmmEvent) -> str:  # noqa: PLR0912 
 def format_trace(operations: Iterable[Operation]) -> str:
     """Return a whole trace with its header."""
     lines = [format_operation(operation) for operation in operations]
-    later = any(line.split()[0] in _PARSERS_2 for line in lines)
-    return "\n".join([HEADER_2 if later else HEADER, *lines, ""])
+    version = max((version_of(line.split()[0]) for line in lines), default=1)
+    return "\n".join([HEADERS[version - 1], *lines, ""])

@@ -121,6 +121,7 @@ def test_drop_clears_the_entry_before_the_tlbie_and_the_tables_after_it() -> Non
             Hcall(0xF808, (0x10000, 3, 0x1010000 | 5 << 5)),
         ),
         (op.WriteData(0x900000, 0x1122), Write(0x900000, bytes.fromhex("2211000000000000"))),
+        (op.RawHcall(0xF804, (1, 2)), Hcall(0xF804, (1, 2))),
         (op.WriteCode(0x900000), Write(0x900000, bytes.fromhex("2000804e"))),
     ],
 )
@@ -136,8 +137,8 @@ def test_simple_operations_are_one_event(operation: op.Operation, event: Event) 
         op.Map(1, 1 << 52, 0x900000, 16, 0x187),
         op.Map(1, 0, 0, 39, 0x187),
         op.Map(4096, 0x10000, 0x900000, 16, 0x187),
-        op.DiscardMemory(LAYOUT.payload - 0x10000, 0x10000),
-        op.DiscardMemory(LAYOUT.payload, 0x20000),
+        op.Map(1, 0x10000, 1 << 57, 16, 0x187),
+        op.DiscardMemory(0, LAYOUT.size),
         op.DiscardMemory(LAYOUT.code, 0x10000),
         ev.DeleteSlot(0),
         ev.MoveSlot(0, 0x8000000),
@@ -148,8 +149,10 @@ def test_simple_operations_are_one_event(operation: op.Operation, event: Event) 
         ev.CollapseHuge(LAYOUT.payload, 21),
         ev.Age(LAYOUT.size, 0x10000),
         op.DiscardMemory(LAYOUT.size - 0x10000, 0x20000),
-        op.WriteData(LAYOUT.mailbox, 1),
-        op.WriteCode(LAYOUT.tables),
+        op.WriteData(LAYOUT.code + 0x800, 1),
+        op.WriteCode(LAYOUT.payload),
+        op.WriteWord(LAYOUT.tables + 4, 1),
+        op.WriteWord(LAYOUT.size, 1),
     ],
 )
 def test_what_the_guest_cannot_do_is_refused(operation: op.Operation) -> None:
@@ -171,6 +174,43 @@ def test_the_payloads_page_may_go_and_a_further_slot_is_memory() -> None:
     guest.lower(ev.DeleteSlot(1))
     with pytest.raises(GuestLayoutError):
         guest.lower(op.WriteData(0x900_0000, 1))
+
+
+def test_all_memory_but_the_code_can_be_written_and_discarded() -> None:
+    guest = Guest()
+    for gpa in (LAYOUT.mailbox, LAYOUT.state, LAYOUT.tables, LAYOUT.payload + 0x1000):
+        assert guest.lower(op.WriteWord(gpa, 0x1122)) == [Write(gpa, (0x1122).to_bytes(8, "big"))]
+        assert guest.lower(op.DiscardMemory(gpa & -0x10000, 0x10000))
+        assert gpa not in guest.words
+
+
+def test_a_word_written_into_a_table_cuts_off_what_hung_below_and_a_map_repairs_it() -> None:
+    guest, memory = Guest(), Bytes()
+    first = op.Map(5, 0x100_0000, 0x90_0000, 16, 0x187)
+    memory.apply(guest.lower(first))
+    root = guest.roots[5]
+    for word in (0, 0x8000_0000_0000_0009 | root, 0xC000_0000_0000_0187):
+        memory.apply(guest.lower(op.WriteWord(root, word)))
+        assert memory.walk(5, 0x100_0000) != (0x90_0000, 16)
+        memory.apply(guest.lower(first))
+        assert memory.walk(5, 0x100_0000) == (0x90_0000, 16)
+
+
+strange_words = st.builds(
+    op.WriteWord,
+    st.integers(0, (LAYOUT.payload - LAYOUT.roots) // 8 - 1).map(lambda i: LAYOUT.roots + 8 * i),
+    st.sampled_from([0, 0x8000_0000_0060_0009, 0x8000_0000_0010_000D, 1 << 63, 2**64 - 1]),
+)
+
+
+@given(st.lists(st.one_of(maps, st.builds(op.Drop, st.integers(0, 3)), strange_words), max_size=40))
+def test_after_any_words_a_map_is_what_a_walk_finds(steps: list[op.Operation]) -> None:
+    guest, memory = Guest(), Bytes()
+    for step in steps:
+        memory.apply(guest.lower(step))
+        if isinstance(step, op.Map):
+            assert memory.walk(step.l1_lpid, step.n_gpa) == (step.gpa, step.shift)
+        assert guest.words == {at: memory.word(at) for at in memory.memory if memory.word(at)}
 
 
 def test_no_more_nested_guests_than_there_is_room_for_roots() -> None:

@@ -114,7 +114,7 @@ def test_26_a_host_that_is_itself_a_guest_has_radix_only() -> None:
 def test_16_ric_2_for_all_frees_a_nested_guest_under_its_own_lock() -> None:
     """A defect of kernels without commit 51938dfa8a51: the lock is freed before it is released."""
     world = mapped()
-    world.model.step(world.guest._write_word(0x4_0010, 0))
+    world.model.step(world.guest.tables.write_word(0x4_0010, 0))
     assert world.model.kvm.uses_after_free == []
     world.run("tlbie ric=2 prs=0 r=1 is=3 lpid=0 ap=0 epn=0")
     assert world.model.kvm.uses_after_free == [
@@ -124,7 +124,7 @@ def test_16_ric_2_for_all_frees_a_nested_guest_under_its_own_lock() -> None:
 
 def test_16_ric_2_for_one_holds_a_reference() -> None:
     world = mapped()
-    world.model.step(world.guest._write_word(0x4_0010, 0))
+    world.model.step(world.guest.tables.write_word(0x4_0010, 0))
     world.run(RETIRED)
     assert world.model.kvm.uses_after_free == []
     assert [n.l1_lpid for n in world.vm.nested] == [2]

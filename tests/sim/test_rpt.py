@@ -82,7 +82,7 @@ def test_17_no_tlb_or_no_nested_leaves_a_range_alone(kind: int) -> None:
 
 def test_17_all_kinds_read_the_partition_table_entry_again() -> None:
     world = mapped(1)
-    world.model.step(world.guest._write_word(0x4_0010, 0))
+    world.model.step(world.guest.tables.write_word(0x4_0010, 0))
     assert rpti(world, NESTED | TLB | PWC | PAT, N, N + 0x10000) == 0
     assert [n.l1_lpid for n in world.vm.nested] == [2]
     assert world.chain(G) == ("list", ((2, N), (1, N)))

@@ -50,12 +50,18 @@ later_operation = st.one_of(
 )
 
 
+newest_operation = st.one_of(
+    st.builds(op.WriteWord, word, word),
+    st.builds(op.RawHcall, word, st.lists(word, max_size=7).map(tuple)),
+)
+
+
 @given(st.lists(some_operation))
 def test_what_is_written_is_read_back(operations: list[op.Operation]) -> None:
     assert list(parse(format_trace(operations))) == operations
 
 
-@given(st.lists(some_operation | later_operation))
+@given(st.lists(some_operation | later_operation | newest_operation))
 def test_what_came_later_is_read_back_too(operations: list[op.Operation]) -> None:
     assert list(parse(format_trace(operations))) == operations
 
@@ -71,6 +77,28 @@ def test_a_later_operation_needs_the_later_header(operation: op.Operation) -> No
     assert text.startswith("nestscope-trace 2\n")
     with pytest.raises(TraceError, match=r"line 3, column 1: .* needs the header"):
         list(parse(text.replace("trace 2", "trace 1", 1)))
+
+
+@given(newest_operation)
+def test_the_newest_operations_need_the_newest_header(operation: op.Operation) -> None:
+    text = format_trace([ev.DeleteSlot(1), operation])
+    assert text.startswith("nestscope-trace 3\n")
+    for older in (1, 2):
+        with pytest.raises(TraceError, match="needs the header"):
+            list(parse(text.replace("trace 3", f"trace {older}", 1)))
+
+
+@pytest.mark.parametrize(
+    ("line", "operation"),
+    [
+        ("word 0x600000 0xc000000000900187", op.WriteWord(0x600000, 0xC000000000900187)),
+        ("hcall 0xf804 0x30000 0x31000", op.RawHcall(0xF804, (0x30000, 0x31000))),
+        ("hcall 0xf800", op.RawHcall(0xF800, ())),
+    ],
+)
+def test_each_newest_operation_has_its_stable_line(line: str, operation: op.Operation) -> None:
+    assert list(parse(f"nestscope-trace 3\n{line}\n")) == [operation]
+    assert format_operation(operation) == line
 
 
 @pytest.mark.parametrize(
@@ -154,7 +182,7 @@ def test_an_error_names_line_and_column(line: str, column: int, why: str) -> Non
     assert f"line 3, column {column}" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "drop 3\n", "nestscope-trace 3\ndrop 3\n"])
+@pytest.mark.parametrize("text", ["", "drop 3\n", "nestscope-trace 4\ndrop 3\n"])
 def test_a_trace_without_its_header_is_refused(text: str) -> None:
     with pytest.raises(TraceError):
         list(parse(text))

@@ -84,7 +84,7 @@ def test_1_a_root_of_another_geometry_is_unsupported() -> None:
     world.run(f"map 1 {N:#x} {G:#x} 64K rwxRC")
     at = 0x4_0000 + 16
     word = world.guest.words[at]
-    world.model.step(world.guest._write_word(at, word & ~0x1F | 12))
+    world.model.step(world.guest.tables.write_word(at, word & ~0x1F | 12))
     result = world.run(f"load 1 {N:#x}")
     assert (result.ret, (result.msr or 0) & 0x7FFF_0000) == (0xE20, UNSUPP)
 
@@ -93,7 +93,7 @@ def test_1_a_table_outside_guest_memory_is_a_table_fault_with_its_address() -> N
     world = World()
     world.run(f"map 1 {N:#x} {G:#x} 64K rwxRC")
     at = world.guest.roots[1] + 8
-    world.model.step(world.guest._write_word(at, 1 << 63 | 0x4000_0000 | 9))
+    world.model.step(world.guest.tables.write_word(at, 1 << 63 | 0x4000_0000 | 9))
     result = world.run("load 1 0x8040000000")
     assert (result.ret, result.hdsisr, result.asdr) == (0xE00, PRTABLE, 0x4000_0000 + 8)
 
@@ -378,7 +378,7 @@ def test_16_ric_2_reads_the_partition_table_entry_again() -> None:
     world = mapped(1)
     entry = 0x4_0000 + 16
     word = world.guest.words[entry]
-    world.model.step(world.guest._write_word(entry, word | 1 << 62))
+    world.model.step(world.guest.tables.write_word(entry, word | 1 << 62))
     assert world.vm.nested[0].l1_gr_to_hr == word
     world.run("tlbie ric=2 prs=0 r=1 is=2 lpid=1 ap=0 epn=0")
     assert world.vm.nested[0].l1_gr_to_hr == word | 1 << 62
@@ -388,7 +388,7 @@ def test_16_ric_2_reads_the_partition_table_entry_again() -> None:
 @pytest.mark.parametrize("is_", [2, 3])
 def test_16_ric_2_with_a_cleared_entry_drops_the_nested_guest(is_: int) -> None:
     world = mapped(1, (1, 2))
-    world.model.step(world.guest._write_word(0x4_0000 + 16, 0))
+    world.model.step(world.guest.tables.write_word(0x4_0000 + 16, 0))
     world.run(f"tlbie ric=2 prs=0 r=1 is={is_} lpid=1 ap=0 epn=0")
     assert [n.l1_lpid for n in world.vm.nested] == [2]
     assert world.chain(G) == ("list", ((2, N), (1, N)))
