@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from nestscope.decoders.errors import NestscopeError
 from nestscope.plugin.cli import (
+    browse,
     capture,
     check,
     decode,
@@ -60,6 +61,7 @@ app.command("decode")(decode.decode)
 app.command("state")(state.state)
 app.command("walk")(walk.walk)
 app.command("check")(check.check)
+app.command("browse")(browse.browse)
 app.command("report")(report.report)
 app.command("capture")(capture.capture)
 app.command("convert")(capture.convert)

@@ -60,13 +60,14 @@ def findings_table(found: Sequence[Violation]) -> Table:
             violation.rule,
             violation.severity,
             f"{violation.name}: {violation.message}",
-            "\n".join(_places(violation)),
+            "\n".join(finding_places(violation)),
             style=style,
         )
     return table
 
 
-def _places(violation: Violation) -> Iterator[str]:
+def finding_places(violation: Violation) -> Iterator[str]:
+    """Yield where a finding is: the members that apply, with their names."""
     for name in _MEMBERS:
         value = getattr(violation, name)
         if value is not None:

@@ -1,0 +1,1 @@
+"""The browser in the terminal: VMs, slots, chains, trees, walks."""
