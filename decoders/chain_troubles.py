@@ -57,7 +57,8 @@ MESSAGES = {
 
 def problem(path: str, trouble: Trouble, word: int, address: int | None) -> Problem:
     """Return the problem that a trouble with `word`, found at `address`, makes."""
-    return Problem(path, MESSAGES[trouble].format(word=word), address)
+    kind = "chain-" + trouble.name.lower().replace("_", "-")
+    return Problem(path, MESSAGES[trouble].format(word=word), address, kind, word)
 
 
 def pointer_trouble(word: int) -> Trouble | None:

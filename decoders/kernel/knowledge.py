@@ -19,7 +19,13 @@ from nestscope.decoders.kernel.types import LayoutSource
 from nestscope.decoders.sources.protocol import Memory
 
 NEEDED_SYMBOLS = ("linux_banner", "swapper_pg_dir", "__pte_index_size", "modules")
-NEEDED_MODULE_SYMBOLS: Mapping[str, tuple[str, ...]] = {"kvm": ("vm_list",)}
+USEFUL_SYMBOLS = ("partition_tb",)
+"""Symbols that say more, where a kernel has them."""
+
+NEEDED_MODULE_SYMBOLS: Mapping[str, tuple[str, ...]] = {
+    "kvm": ("vm_list",),
+    "kvm_hv": ("pseries_partition_tb",),
+}
 NOTE_BYTES = 64  # enough for one note with a build id
 
 

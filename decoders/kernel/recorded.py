@@ -6,7 +6,12 @@ from typing import Any
 
 from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
 from nestscope.decoders.kernel.byteorder import ByteOrder
-from nestscope.decoders.kernel.knowledge import NEEDED_MODULE_SYMBOLS, NEEDED_SYMBOLS, Knowledge
+from nestscope.decoders.kernel.knowledge import (
+    NEEDED_MODULE_SYMBOLS,
+    NEEDED_SYMBOLS,
+    USEFUL_SYMBOLS,
+    Knowledge,
+)
 from nestscope.decoders.kernel.memory import KernelMemory
 from nestscope.decoders.kernel.memslots import MemslotReader
 from nestscope.decoders.kernel.modules import ModuleReader
@@ -18,6 +23,7 @@ from nestscope.decoders.kernel.types import (
     Types,
     UnknownTypeError,
 )
+from nestscope.decoders.kernel.vcpus import VcpuReader
 from nestscope.decoders.kernel.vmm_memory import VmmReader
 from nestscope.decoders.kernel.vms import VmReader
 
@@ -74,6 +80,7 @@ def record(sources: Iterable[LayoutSource], byteorder: ByteOrder) -> RecordingTy
     types = RecordingTypes(sources)
     memory = KernelMemory(_NoMemory(), 0, byteorder)
     VmReader(types, memory)
+    VcpuReader(types, memory)
     MemslotReader(types, memory)
     ModuleReader(types, 0, memory)
     VmmReader(types, memory)
@@ -100,6 +107,7 @@ def make_profile(known: Knowledge, layouts: Iterable[LayoutSource] | None = None
         )
     types = record(sources, known.byteorder)
     symbols = {name: known.symbols[name] for name in NEEDED_SYMBOLS}
+    symbols |= {name: known.symbols[name] for name in USEFUL_SYMBOLS if name in known.symbols}
     return Profile(
         release=known.release,
         build_id=known.build_id,

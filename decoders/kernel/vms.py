@@ -7,7 +7,7 @@ from nestscope.decoders.errors import UnreadableMemoryError
 from nestscope.decoders.kernel.byteorder import prefix
 from nestscope.decoders.kernel.lists import ListError, list_entries
 from nestscope.decoders.kernel.memory import KernelMemory
-from nestscope.decoders.kernel.record import Record
+from nestscope.decoders.kernel.record import Path, Record
 from nestscope.decoders.kernel.types import Types
 from nestscope.decoders.kernel.xarray import XArrayReader
 from nestscope.decoders.state import Problem
@@ -34,7 +34,7 @@ class RawVm(NamedTuple):
 
 
 class RawNested(NamedTuple):
-    """Members of `struct kvm_nested_guest`."""
+    """Members of `struct kvm_nested_guest`, and its address."""
 
     l1_host: int
     l1_lpid: int
@@ -43,6 +43,7 @@ class RawNested(NamedTuple):
     l1_gr_to_hr: int
     process_table: int
     refcnt: int
+    address: int
 
 
 class VmReader:
@@ -74,7 +75,8 @@ class VmReader:
         ]
         present = [types.first("kvm", *candidates) for candidates in paths]
         self._kvm = Record(types, "kvm", present, memory.byteorder)
-        self._nested = Record(types, "kvm_nested_guest", list(RawNested._fields), memory.byteorder)
+        members: list[Path] = list(RawNested._fields[:-1])
+        self._nested = Record(types, "kvm_nested_guest", members, memory.byteorder)
         self._idr = XArrayReader(types, memory) if types.has("kvm", idr) else None
         array = types.first("kvm", "arch.nested_guests")
         self._array = None if array is None else types.member("kvm", array)
@@ -114,19 +116,28 @@ class VmReader:
             here = f"{path}[{number}]"
             lpid = index + (vm.nested_base or 0)
             try:
-                guest = RawNested(*self._nested.read_numbers(self._memory, address))
+                guest = self.guest(address)
             except UnreadableMemoryError as error:
                 problems.append(Problem(here, f"struct kvm_nested_guest: {error}", address))
                 guests.append((lpid, None))
                 continue
             if guest.l1_lpid != lpid or lpid > MAX_L1_LPID:
                 message = f"it is kept under lpid {lpid} but says l1_lpid {guest.l1_lpid}"
-                problems.append(Problem(f"{here}.l1_lpid", message, address))
+                where = f"{here}.l1_lpid"
+                problems.append(Problem(where, message, address, "idr-key", guest.l1_lpid))
             if guest.l1_host != kvm:
                 message = f"its l1_host is {guest.l1_host:#x}, not this VM"
-                problems.append(Problem(here, message, address))
+                problems.append(Problem(here, message, address, "l1-host", guest.l1_host))
             guests.append((lpid, guest))
         return guests, problems
+
+    def guest(self, address: int) -> RawNested:
+        """Read the `struct kvm_nested_guest` at `address`.
+
+        Raises:
+            UnreadableMemoryError: if its bytes cannot be read.
+        """
+        return RawNested(*self._nested.read_numbers(self._memory, address), address)
 
     def _entries(
         self, kvm: int, vm: RawVm, path: str

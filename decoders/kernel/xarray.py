@@ -33,8 +33,8 @@ class XArrayReader:
         self._slots_at = slots.offset
         self._count = slots.dims[0] if slots.dims else 0
         self._chunk_shift = max(self._count.bit_length() - 1, 1)
-        self._size = max(self._shift_at + 1, self._slots_at + slots.size)
         self._slots = struct.Struct(f"{prefix(memory.byteorder)}{self._count}Q")
+        self._size = max(self._shift_at + 1, self._slots_at + self._slots.size)
         self._memory = memory
 
     def entries(self, head: int, path: str) -> tuple[list[tuple[int, int]], list[Problem]]:

@@ -21,6 +21,11 @@ from nestscope.decoders.captured import (
 )
 from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
 from nestscope.decoders.kernel.kernel import Kernel
+from nestscope.decoders.kernel.knowledge import (
+    NEEDED_MODULE_SYMBOLS,
+    NEEDED_SYMBOLS,
+    USEFUL_SYMBOLS,
+)
 from nestscope.decoders.kernel.memory import KernelMemory
 from nestscope.decoders.kernel.profile import Profile
 from nestscope.decoders.kernel.recorded import RecordingTypes
@@ -41,8 +46,8 @@ from nestscope.plugin.dumps.vmcoreinfo import find_vmcoreinfo
 HOST_GRAIN = 4096
 _PATE_BYTES = 16
 _CHUNK = 4 << 20
-_KERNEL_SYMBOLS = ("linux_banner", "swapper_pg_dir", "__pte_index_size", "modules")
-_MODULE_SYMBOLS = ("vm_list",)
+_KERNEL_SYMBOLS = (*NEEDED_SYMBOLS, *USEFUL_SYMBOLS)
+_MODULE_SYMBOLS = tuple(name for names in NEEDED_MODULE_SYMBOLS.values() for name in names)
 
 
 @dataclass(frozen=True)
