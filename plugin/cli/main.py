@@ -18,6 +18,7 @@ from nestscope.plugin.cli import (
     browse,
     capture,
     check,
+    coverage,
     decode,
     diff,
     explore,
@@ -66,6 +67,7 @@ app.command("report")(report.report)
 app.command("capture")(capture.capture)
 app.command("convert")(capture.convert)
 app.command("diff")(diff.diff)
+app.command("coverage")(coverage.coverage)
 app.command("explore")(explore.explore)
 app.add_typer(lab.app, name="lab")
 app.add_typer(profile.app, name="profile")

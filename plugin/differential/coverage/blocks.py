@@ -11,13 +11,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-import capstone
-
+from nestscope.decoders.errors import NestscopeError
 from nestscope.plugin.differential.coverage.module_text import (
     Function,
     ModuleText,
     ModuleTextError,
 )
+
+try:
+    import capstone
+except ImportError as error:
+    raise NestscopeError(
+        "coverage needs the Python package capstone: pip install 'nestscope[coverage]'"
+    ) from error
 
 WORD = 4
 _LINK = 1  # LK, the last bit of every branch

@@ -1,0 +1,109 @@
+"""`nestscope coverage`: which basic blocks of the kernel's nested code ran."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nestscope.decoders.errors import NestscopeError
+from nestscope.plugin.cli.options import Json, KernelName, Modules, Qemu, Vmlinux
+
+if TYPE_CHECKING:
+    from nestscope.plugin.differential.plan import Plan
+
+
+def coverage(
+    traces: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[TRACE]...", help="Trace files to run, each in a VM of its own."),
+    ] = None,
+    random_steps: Annotated[
+        int | None, typer.Option("--random", metavar="STEPS", min=1, help="Random operations.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random operations.")] = 1,
+    function: Annotated[
+        list[str] | None,
+        typer.Option(help="A function of kvm-hv, or a pattern of names; may be repeated."),
+    ] = None,
+    listing: Annotated[
+        bool, typer.Option("--listing", help="Print the disassembly, block by block.")
+    ] = False,
+    require: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="End with 1 where fewer blocks of a function ran, or one has no reason.",
+        ),
+    ] = None,
+    kernel: KernelName = "6.12-64k",
+    machine: Annotated[
+        list[str] | None,
+        typer.Option(help="A machine; may be repeated: what ran on any of them is covered."),
+    ] = None,
+    vmlinux: Vmlinux = None,
+    modules: Modules = None,
+    qemu: Qemu = "qemu-system-ppc64",
+    as_json: Json = False,
+) -> None:
+    """Run traces on a live kernel and tell which basic blocks of its nested code ran.
+
+    Without TRACE and --random the traces that come with nestscope are run: they
+    were written to reach all blocks. A block that was not reached is listed with
+    the reason that is declared for it.
+
+    Examples:
+      nestscope coverage --machine pseries --machine powernv9 --require 90
+      nestscope coverage my.trace --function 'kvmhv_*nest*' --listing
+      nestscope coverage --random 500 --seed 7 --json
+    """
+    import json
+
+    from nestscope.plugin.differential.coverage.coverage import MODULE, OBJECTIVE
+    from nestscope.plugin.differential.coverage.measure import measure
+    from nestscope.plugin.differential.coverage.module_text import ModuleText
+    from nestscope.plugin.differential.coverage.reasons import load_reasons
+    from nestscope.plugin.differential.coverage.report import coverage_document, make_report
+    from nestscope.plugin.present.coverage import coverage_view
+    from nestscope.plugin.present.terminal import terminal
+    from nestscope.plugin.qemu.kernels import choose_kernel
+    from nestscope.plugin.qemu.lab import Lab
+
+    files = choose_kernel(kernel, vmlinux, modules)
+    text = ModuleText.of_module(files.modules_dir, MODULE)
+    counts: Counter[int] = Counter()
+    runs: list[str] = []
+    for name in machine or ["pseries"]:
+
+        def done(plan: "Plan", new: int, name: str = name) -> None:
+            runs.append(f"{name}: {plan.name}")
+            if sys.stderr.isatty():
+                print(f"{name}: {plan.name}: {new} new blocks", file=sys.stderr)
+
+        plans = _plans(traces or [], random_steps, seed)
+        with Lab.boot(files, machine=name, qemu=qemu, coverage=True) as lab:
+            functions, more = measure(lab, text, plans, function or OBJECTIVE, done)
+        counts.update(more)
+    reasons = load_reasons(text.build_id)
+    report = make_report(files.release, text.build_id, runs, functions, counts, reasons)
+    if as_json:
+        print(json.dumps(coverage_document(report), indent=1))
+    else:
+        terminal().print(coverage_view(report, listing=listing))
+    short = require is not None and (
+        bool(report.unexplained) or any(some.percent < require for some in report.functions)
+    )
+    sys.exit(1 if report.wrong or short else 0)
+
+
+def _plans(traces: list[Path], random_steps: int | None, seed: int) -> "list[Plan]":
+    """Return what to run: the traces, random steps, or the traces that come with nestscope."""
+    from nestscope.plugin.differential.coverage.measure import shipped_traces
+    from nestscope.plugin.differential.plan import make_plan
+
+    if traces and random_steps is not None:
+        raise NestscopeError("give traces or --random, not both")
+    if random_steps is not None:
+        return [make_plan(None, random_steps, seed)]
+    return [make_plan(trace, None, seed) for trace in traces or shipped_traces()]
