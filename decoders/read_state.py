@@ -4,8 +4,10 @@ from contextlib import suppress
 from functools import cached_property
 
 from nestscope.decoders.errors import UnreadableMemoryError
+from nestscope.decoders.forest import forest_leaves
+from nestscope.decoders.in_use import InUseReader
 from nestscope.decoders.kernel.kernel import Kernel
-from nestscope.decoders.kernel.memory import ROOT_BITS, KernelMemory
+from nestscope.decoders.kernel.memory import ROOT_BITS, TREE_BITS, KernelMemory
 from nestscope.decoders.kernel.memslots import MemslotReader, RawMemslot
 from nestscope.decoders.kernel.symbols import UnknownSymbolError
 from nestscope.decoders.kernel.vms import RawNested, RawVm, VmReader
@@ -22,7 +24,7 @@ from nestscope.decoders.state import (
     State,
     Vm,
 )
-from nestscope.decoders.trees import tree_leaves
+from nestscope.decoders.trees import MAX_TABLE_BYTES, odd_tree_leaves
 
 MAX_BYTES = 64 << 30
 """What one State may cost to read. A guest of 1 TiB with 4K pages costs 4 GiB."""
@@ -70,7 +72,7 @@ class StateReader:
         with suppress(UnknownSymbolError):
             kernel.symbol("vm_list")
             # Looked up now, so that a missing type is an error and not a problem later.
-            _ = self._vms, self._memslots
+            _ = self._vms, self._memslots, self._in_use
 
     @cached_property
     def _vms(self) -> VmReader:
@@ -79,6 +81,10 @@ class StateReader:
     @cached_property
     def _memslots(self) -> MemslotReader:
         return MemslotReader(self._kernel.types, self._memory)
+
+    @cached_property
+    def _in_use(self) -> InUseReader:
+        return InUseReader(self._kernel, self._memory, self._vms)
 
     def read(self) -> State:
         """Read all VMs. What is unreadable or malformed is in the State's problems."""
@@ -116,16 +122,23 @@ class StateReader:
                 Problem(f"{path}.radix", "this kernel has no kvm_arch.radix", kvm)
             )
         radix = None if raw.radix is None else raw.radix != 0
-        return Vm(
+        memslots = self._vm_memslots(raw, bool(radix), f"{path}.memslots")
+        host, nested = self._vm_trees(kvm, raw, path) if radix else (Leaves(), ())
+        vm = Vm(
             kvm=kvm,
             lpid=raw.lpid,
             radix=radix,
             mmu_lock_held=self._vms.lock_held(raw),
             l1_ptcr=raw.l1_ptcr,
-            memslots=self._vm_memslots(raw, bool(radix), f"{path}.memslots"),
-            host_leaves=self._tree(raw.pgtable, f"{path}.host_leaves") if radix else Leaves(),
-            nested=self._vm_nested(kvm, raw, f"{path}.nested") if radix else (),
+            memslots=memslots,
+            host_leaves=host,
+            nested=nested,
         )
+        if not radix:
+            return vm
+        vm, problems = self._in_use.complete(vm, path, self._tree)
+        self._problems += problems
+        return vm
 
     def _vm_memslots(self, raw: RawVm, radix: bool, path: str) -> tuple[Memslot, ...]:
         if raw.memslots is None:
@@ -157,37 +170,68 @@ class StateReader:
         self._problems += problems
         return chains
 
-    def _vm_nested(self, kvm: int, raw: RawVm, path: str) -> tuple[NestedGuest, ...]:
-        guests, problems = self._vms.nested(kvm, raw, path)
+    def _vm_trees(self, kvm: int, raw: RawVm, path: str) -> tuple[Leaves, tuple[NestedGuest, ...]]:
+        """Return the host's leaves and the nested guests; all trees are read together."""
+        guests, problems = self._vms.nested(kvm, raw, f"{path}.nested")
         self._problems += problems
-        return tuple(
-            self._nested(lpid, guest, f"{path}[{n}].leaves")
-            for n, (lpid, guest) in enumerate(guests)
+        roots = [(raw.pgtable, f"{path}.host_leaves")]
+        roots += [
+            (guest.shadow_pgtable, f"{path}.nested[{n}].leaves")
+            for n, (_, guest) in enumerate(guests)
+            if guest is not None
+        ]
+        host, *shadows = self._trees(roots)
+        leaves = iter(shadows)
+        return host, tuple(
+            _nested(lpid, guest, Leaves() if guest is None else next(leaves))
+            for lpid, guest in guests
         )
 
-    def _nested(self, lpid: int, raw: RawNested | None, path: str) -> NestedGuest:
-        if raw is None:
-            return NestedGuest(lpid, None, None, None, None, None)
-        return NestedGuest(
-            l1_lpid=lpid,
-            shadow_lpid=raw.shadow_lpid,
-            refcnt=raw.refcnt,
-            l1_gr_to_hr=raw.l1_gr_to_hr,
-            process_table=raw.process_table,
-            shadow_pgtable=raw.shadow_pgtable,
-            leaves=self._tree(raw.shadow_pgtable, path),
+    def _trees(self, pgds: list[tuple[int | None, str]]) -> list[Leaves]:
+        """Return the leaves of trees, given the kernel address of each root and its path."""
+        roots = [self._root(pgd, path) for pgd, path in pgds]
+        read = forest_leaves(
+            self._physical,
+            [root for root in roots if root is not None],
+            ROOT_BITS,
+            TREE_BITS,
+            MAX_TABLE_BYTES,
         )
+        together = iter(read)
+        found = []
+        for root, (_, path) in zip(roots, pgds, strict=True):
+            leaves = Leaves() if root is None else next(together)
+            if root is not None and leaves is None:
+                leaves, problems = odd_tree_leaves(self._physical, root, ROOT_BITS, path=path)
+                self._problems += problems
+            found.append(Leaves() if leaves is None else leaves)
+        return found
 
-    def _tree(self, pgd: int | None, path: str) -> Leaves:
-        """Return the leaves of the tree whose root is at kernel address `pgd`."""
+    def _tree(self, pgd: int, path: str) -> Leaves:
+        return self._trees([(pgd, path)])[0]
+
+    def _root(self, pgd: int | None, path: str) -> int | None:
+        """Return the physical address of the root table at kernel address `pgd`."""
         if not pgd:
             self._problems.append(Problem(path, "there is no root table (NULL)"))
-            return Leaves()
+            return None
         try:
-            root = self._memory.translate(pgd)
+            return self._memory.translate(pgd)
         except UnreadableMemoryError as error:
             self._problems.append(Problem(path, f"the root table: {error}", pgd))
-            return Leaves()
-        leaves, problems = tree_leaves(self._physical, root, ROOT_BITS, path=path)
-        self._problems += problems
-        return leaves
+            return None
+
+
+def _nested(lpid: int, raw: RawNested | None, leaves: Leaves) -> NestedGuest:
+    if raw is None:
+        return NestedGuest(lpid, None, None, None, None, None)
+    return NestedGuest(
+        l1_lpid=lpid,
+        shadow_lpid=raw.shadow_lpid,
+        refcnt=raw.refcnt,
+        l1_gr_to_hr=raw.l1_gr_to_hr,
+        process_table=raw.process_table,
+        shadow_pgtable=raw.shadow_pgtable,
+        leaves=leaves,
+        address=raw.address,
+    )

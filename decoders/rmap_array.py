@@ -1,7 +1,7 @@
 """The rmap of a whole memslot: all its chains, in bulk.
 
 Single entries are decoded as one array, lists are followed front by front
-(`rmap_fronts`), the odd list goes to the reader of one chain (`chains`).
+(`rmap_fronts`), an odd list goes to the reader of one chain (`chains`).
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nestscope.decoders.chain_troubles import MAX_CHAIN, MAX_TOLD, Trouble, problem
 from nestscope.decoders.chains import read_chain
-from nestscope.decoders.rmap_fronts import FEW, Gathered, follow
+from nestscope.decoders.rmap_fronts import Gathered, follow
 from nestscope.decoders.rmap_words import read_words
 from nestscope.decoders.sources.protocol import Memory
 from nestscope.decoders.state import CHAIN, ENTRY, FORM_LIST, FORM_SINGLE, Chains, Problem
@@ -44,16 +44,12 @@ def read_rmap(
         return Chains(), problems
     places = np.uint64(rmap_array) + at * np.uint64(8)
     single = words & np.uint64(RMAP_SINGLE) != 0
-    found = Gathered(single=np.flatnonzero(~single).tolist())
-    if len(found.single) > FEW:
-        lists = np.array(found.single)
-        found = follow(
-            memory, words[lists], places[lists], byteorder, limit=limit, max_nodes=max_nodes
-        )
-        found.renumber(lists)
-        found.drop_single()
+    lists = np.flatnonzero(~single)
+    found = follow(memory, words[lists], places[lists], byteorder, limit=limit, max_nodes=max_nodes)
+    found.renumber(lists)
+    found.drop_single()
     ones = np.flatnonzero(single)
-    found.entries(ones, words[ones])
+    found.entries(ones, 0, words[ones])
     odd = ones[words[ones] & np.uint64(RMAP_RESERVED) != 0]
     found.trouble(Trouble.RESERVED, odd, words[odd], places[odd])
     gfns = at + np.uint64(base_gfn)
@@ -74,7 +70,7 @@ def read_rmap(
         told.extend((which, trouble) for trouble in reading.problems[:room])
         found.untold += len(reading.problems[room:])
         packed = [entry.l1_lpid << RMAP_LPID_SHIFT | entry.n_gpa for entry in reading.entries]
-        found.entries(np.full(len(packed), which), np.array(packed, np.uint64))
+        found.run(which, 0, np.array(packed, np.uint64))
     told.sort(key=lambda pair: pair[0])
     problems.extend(trouble for _, trouble in told)
     if found.untold:
@@ -83,18 +79,18 @@ def read_rmap(
 
 
 def _columns(gfns: NDArray[np.uint64], single: NDArray[np.bool_], found: Gathered) -> Chains:
-    """Lay entries out chain by chain; each chain's entries come in the order of their depth."""
-    which = np.concatenate(found.which) if found.which else np.empty(0, np.int64)
-    packed = np.concatenate(found.packed) if found.packed else np.empty(0, np.uint64)
-    order = np.argsort(which, kind="stable")
-    packed = packed[order]
+    """Lay entries out chain by chain; each has its depth in its chain."""
+    which = np.concatenate(found.which)
+    counts = np.bincount(which, minlength=len(gfns))
+    first = np.cumsum(counts) - counts
+    packed = np.empty(len(which), np.uint64)
+    packed[first[which] + np.concatenate(found.depth)] = np.concatenate(found.packed)
     entries = np.empty(len(packed), ENTRY)
     entries["l1_lpid"] = packed >> np.uint64(RMAP_LPID_SHIFT)
     entries["n_gpa"] = packed & np.uint64(RMAP_GPA)
-    counts = np.bincount(which, minlength=len(gfns))
     index = np.empty(len(gfns), CHAIN)
     index["gfn"] = gfns
     index["form"] = np.where(single, FORM_SINGLE, FORM_LIST)
     index["count"] = counts
-    index["first"] = np.cumsum(counts) - counts
+    index["first"] = first
     return Chains(index, entries)

@@ -1,10 +1,11 @@
-"""All leaves of a whole radix tree, read front by front.
+"""All leaves of a whole radix tree, whatever is wrong with it.
 
 All tables of a level are read together and decoded as arrays, so the cost for
-Python does not grow with the number of tables. A leaf is a word with V and L
-set, at any level. Words with V clear are left out, also those with
-_PAGE_INVALID (SW0), which Linux's `pte_present()` counts as present while it
-changes them: hardware does not translate through them.
+Python does not grow with the number of tables. A tree in which nothing is odd
+takes the quicker way of `forest`. A leaf is a word with V and L set, at any
+level. Words with V clear are left out, also those with _PAGE_INVALID (SW0),
+which Linux's `pte_present()` counts as present while it changes them: hardware
+does not translate through them.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nestscope.decoders.small_trees import SMALL_TREE_BYTES, small_tree
+from nestscope.decoders.forest import forest_leaves
 from nestscope.decoders.sources.protocol import Memory, read_many
 from nestscope.decoders.state import LEAF, Columns, Leaves, Problem
 from nestscope.decoders.words.pde import PDE_NLB, PDE_NLS
@@ -101,10 +102,24 @@ def tree_leaves(
     end. At most `max_table_bytes` of tables are read. Everything readable is
     returned whatever the problems are; nothing is raised.
     """
-    if max_table_bytes >= SMALL_TREE_BYTES:
-        small = small_tree(memory, root, root_bits, address_bits)
-        if small is not None:
-            return small, []
+    (sound,) = forest_leaves(memory, [root], root_bits, address_bits, max_table_bytes)
+    if sound is not None:
+        return sound, []
+    return odd_tree_leaves(
+        memory, root, root_bits, address_bits, path=path, max_table_bytes=max_table_bytes
+    )
+
+
+def odd_tree_leaves(
+    memory: Memory,
+    root: int,
+    root_bits: int,
+    address_bits: int = 52,
+    *,
+    path: str = "leaves",
+    max_table_bytes: int = MAX_TABLE_BYTES,
+) -> tuple[Leaves, list[Problem]]:
+    """Do what `tree_leaves` does for a tree that `forest_leaves` has declined."""
     found = _Harvest(path, max_table_bytes)
     first = _Tables(
         np.array([root], np.uint64),

@@ -127,25 +127,45 @@ class FileMemory(SourceMemory):
         """Return `length` bytes at each address, and which rows are good (see `BulkMemory`)."""
         if len(addresses) <= _FEW or not self.segments or not length:
             return self._read_few(addresses.tolist(), length)
-        starts, offsets, sizes = self._table.T
-        at = np.searchsorted(starts, addresses, side="right") - 1
-        into = addresses - starts[at]
-        # Below the first segment `at` is -1 and the difference is of no use.
-        good = (at >= 0) & (into < sizes[at]) & (sizes[at] - into >= np.uint64(length))
-        places = (offsets[at] + into).astype(np.intp)
+        good, places = self._places(addresses, length)
         if good.all():
-            return self._windows(length)[places], good
+            return self._rows(places, length), good
         rows = np.zeros((len(addresses), length), np.uint8)
         if good.any():
-            rows[good] = self._windows(length)[places[good]]
+            rows[good] = self._rows(places[good], length)
         # What is left may still lie across segments that touch.
         left = np.flatnonzero(~good)
         rows[left], good[left] = self._read_few(addresses[left].tolist(), length)
         return rows, good
 
-    def _windows(self, length: int) -> NDArray[np.uint8]:
-        """Return a view of the file in which row i is the `length` bytes from offset i."""
-        return np.lib.stride_tricks.sliding_window_view(self._bytes, length)
+    def _places(
+        self, addresses: NDArray[np.uint64], length: int
+    ) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+        """Say which rows lie in one segment, and at which offset of the file."""
+        if len(self.segments) == 1:
+            start, offset, size = self.segments[0]
+            # Below the segment the difference wraps around and is larger than any size.
+            into = addresses - np.uint64(start)
+            good = into <= np.uint64(max(size - length, 0))
+            return good & (size >= length), (into + np.uint64(offset)).astype(np.intp)
+        starts, offsets, sizes = self._table.T
+        at = np.searchsorted(starts, addresses, side="right") - 1
+        into = addresses - starts[at]
+        # Below the first segment `at` is -1 and the difference is of no use.
+        good = (at >= 0) & (into < sizes[at]) & (sizes[at] - into >= np.uint64(length))
+        return good, (offsets[at] + into).astype(np.intp)
+
+    def _rows(self, places: NDArray[np.intp], length: int) -> NDArray[np.uint8]:
+        """Return the `length` bytes of the file from each offset; all are inside."""
+        number, first = np.divmod(places, length)
+        if (first == first[0]).all():
+            # Like tables and pages: the file is one table of rows, and take() copies whole rows.
+            start = int(first[0])
+            count = (len(self._bytes) - start) // length
+            return (
+                self._bytes[start : start + count * length].reshape(count, length).take(number, 0)
+            )
+        return np.lib.stride_tricks.sliding_window_view(self._bytes, length)[places]
 
     def ranges(self) -> list[tuple[int, int]]:
         """Return the physical ranges that the file holds (see `SourceMemory`)."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nestscope.decoders import rmap_array, rmap_fronts, rmap_words
+from nestscope.decoders import rmap_fronts, rmap_words
 from nestscope.decoders.chain_troubles import LINEAR_MAP, MAX_TOLD
 from nestscope.decoders.chains import read_chain
 from nestscope.decoders.errors import UnreadableMemoryError
@@ -23,7 +23,7 @@ BASE = 0x100
 
 def read(rmap: Rmap, few: int = rmap_fronts.FEW, **more):
     """Read with another bound between the bulk path and the reader of one chain."""
-    with patch.object(rmap_array, "FEW", few), patch.object(rmap_fronts, "FEW", few):
+    with patch.object(rmap_fronts, "FEW", few):
         return read_rmap(rmap.memory, ARRAY, rmap.npages, BASE, rmap.order, **more)
 
 

@@ -1,5 +1,3 @@
-from unittest.mock import patch
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,8 +5,7 @@ from hypothesis import strategies as st
 from nestscope.decoders import trees
 from nestscope.decoders.errors import UnreadableMemoryError
 from nestscope.decoders.radix import ISA, RadixRoot, walk
-from nestscope.decoders.small_trees import small_tree
-from nestscope.decoders.trees import tree_leaves
+from nestscope.decoders.trees import odd_tree_leaves, tree_leaves
 from nestscope.decoders.words import pde, pte
 
 from .memories import BulkSparseMemory, SparseMemory
@@ -16,12 +13,6 @@ from .strategies import words
 from .trees_in_memory import P9_4K, P9_64K, Tree, geometries
 
 kinds = pytest.mark.parametrize("kind", [SparseMemory, BulkSparseMemory])
-
-
-def in_bulk(memory, root, root_bits, address_bits=52, **more):
-    """The general path, also for a tree that the quick one would take."""
-    with patch.object(trees, "small_tree", lambda *_: None):
-        return tree_leaves(memory, root, root_bits, address_bits, **more)
 
 
 def leaves_of(there: Tree):
@@ -65,7 +56,7 @@ def test_both_paths_say_what_construct_says_of_every_word(kind, geometry, data):
         word = data.draw(words) & ~below_page
         there.put(address, last, data.draw(st.sampled_from((word | pte.PTE_LEAF, word % 2**63))))
     expected = one_by_one(there.memory, there.root)
-    for read in (tree_leaves, in_bulk):
+    for read in (tree_leaves, odd_tree_leaves):
         leaves, problems = read(there.memory, there.root.table, bits[0], address_bits)
         assert [tuple(leaf) for leaf in leaves] == expected
         assert problems == []
@@ -106,7 +97,7 @@ def test_all_13_bits_of_the_root_are_read():
     # Known trap of other tools: 0x1FF as the index mask of every level.
     there = Tree(SparseMemory())
     there.map(8191 << 39, 0x2_0000)
-    for read in (tree_leaves, in_bulk):
+    for read in (tree_leaves, odd_tree_leaves):
         leaves, _ = read(there.memory, there.root.table, 13)
         assert [leaf.address for leaf in leaves] == [8191 << 39]
 
@@ -114,7 +105,7 @@ def test_all_13_bits_of_the_root_are_read():
 def test_words_are_big_endian_whatever_the_kernel_is():
     there = Tree(SparseMemory())
     there.memory.words[there.put(0, 3, 0)] = bytes.fromhex("c000000002d50387")
-    for read in (tree_leaves, in_bulk):
+    for read in (tree_leaves, odd_tree_leaves):
         leaves, _ = read(there.memory, there.root.table, 13)
         assert [leaf.pte for leaf in leaves] == [0xC000_0000_02D5_0387]
 
@@ -122,7 +113,7 @@ def test_words_are_big_endian_whatever_the_kernel_is():
 def test_a_word_that_linux_calls_present_but_hardware_does_not_is_no_leaf():
     there = Tree(SparseMemory())
     there.put(0, 3, pte.PTE_SW0 | pte.PTE_L | 0x1_0000 | 7)
-    for read in (tree_leaves, in_bulk):
+    for read in (tree_leaves, odd_tree_leaves):
         leaves, problems = read(there.memory, there.root.table, 13)
         assert len(leaves) == 0
         assert problems == []
@@ -133,7 +124,7 @@ def test_a_full_tree_is_complete_and_in_order():
     shift = there.shift_at(2)
     for page in range(32):
         there.map(page << shift, page << shift)
-    leaves, problems = in_bulk(there.memory, there.root.table, 1, 31)
+    leaves, problems = odd_tree_leaves(there.memory, there.root.table, 1, 31)
     assert [leaf.address for leaf in leaves] == [page << shift for page in range(32)]
     assert problems == []
 
@@ -143,7 +134,7 @@ def test_huge_leaves_take_their_place_among_small_ones():
     there.map(2 << 30, 3 << 30, 1)
     there.map(1 << 30, 0x20_0000, 2)
     there.map(0, 0x1_0000)
-    leaves, _ = in_bulk(there.memory, there.root.table, 13)
+    leaves, _ = odd_tree_leaves(there.memory, there.root.table, 13)
     assert [(leaf.address >> 30, leaf.shift) for leaf in leaves] == [(0, 16), (1, 21), (2, 30)]
 
 
@@ -152,7 +143,7 @@ def test_leaves_are_in_order_where_tables_of_one_size_come_from_tables_of_severa
     there.map(0, 0x1000)
     there.put(1 << 39, 3, pte.PTE_LEAF | 0x2000, (13, 10, 9, 8))
     there.map(2 << 39, 0x3000)
-    leaves, problems = in_bulk(there.memory, there.root.table, 13)
+    leaves, problems = odd_tree_leaves(there.memory, there.root.table, 13)
     assert problems == []
     found = [(leaf.address >> 39, leaf.shift, leaf.pte & 0xF000) for leaf in leaves]
     assert found == [(0, 12, 0x1000), (1, 12, 0x2000), (2, 12, 0x3000)]
@@ -283,17 +274,6 @@ def test_garbage_never_raises_and_ends(pattern, root, bits, address_bits):
     assert len(problems) <= trees.MAX_PROBLEMS + 1
     for leaf in list(leaves)[:50]:
         assert pte.is_leaf(leaf.pte)
-
-
-# The quick path declines what is not clean or not small.
-
-
-def test_the_quick_path_declines_what_it_does_not_describe():
-    there = Tree(SparseMemory())
-    there.map(0, 0x1_0000)
-    assert small_tree(there.memory, there.root.table, 13, 52) is not None
-    there.put(0x20_0000, 2, pde.make_pde(1 << 45, 5))
-    assert small_tree(there.memory, there.root.table, 13, 52) is None
 
 
 def test_the_walker_of_any_geometry_agrees_with_the_leaves():

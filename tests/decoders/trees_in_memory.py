@@ -12,14 +12,20 @@ P9_4K = (13, 9, 9, 9)
 
 
 class Tree:
-    """A tree whose root has `bits[0]` index bits; tables appear as leaves are mapped."""
+    """A tree whose root has `bits[0]` index bits; tables appear from `free` on as leaves come."""
 
-    def __init__(self, memory: SparseMemory, bits: tuple[int, ...] = P9_64K, address_bits=52):
+    def __init__(
+        self,
+        memory: SparseMemory,
+        bits: tuple[int, ...] = P9_64K,
+        address_bits=52,
+        free: int = 0x100_0000,
+    ):
         self.memory = memory
         self.bits = bits
         self.address_bits = address_bits
         self.tables: dict[int, tuple[int, int]] = {}
-        self._free = 0x100_0000
+        self._free = free
         self.root = RadixRoot(self.allocate(bits[0]), bits[0], address_bits)
 
     def allocate(self, bits: int) -> int:
