@@ -97,6 +97,7 @@ class StateReader:
         except UnknownSymbolError as error:
             self._problems.append(Problem("vms", str(error)))
         else:
+            self._in_use.forget()
             addresses, problems = self._vms.addresses(head, "vms")
             self._problems += problems
         vms = tuple(self._vm(kvm, f"vms[{n}]") for n, kvm in enumerate(addresses))
