@@ -25,9 +25,15 @@ _PACKED = re.compile(r"\.(xz|gz|zst)$")
 
 
 def knowledge_of_files(
-    vmlinux: Path, modules_dir: Path | None = None, debug_dir: Path | None = None
+    vmlinux: Path,
+    modules_dir: Path | None = None,
+    debug_dir: Path | None = None,
+    *,
+    without_types: bool = False,
 ) -> Knowledge:
     """Return what the files say. `layouts` is empty if none has type information.
+
+    `without_types` leaves type information unread: somebody else has it.
 
     The KVM modules are searched for below `modules_dir`; debug files below
     `debug_dir`, by build id (`.build-id/xx/yyyy.debug`) or by name.
@@ -60,7 +66,7 @@ def knowledge_of_files(
         build_id=image.build_id(),
         build_id_note=_note_address(image),
         symbols=symbols,
-        layouts=tuple(_layouts(image, modules, debug_dir)),
+        layouts=() if without_types else tuple(_layouts(image, modules, debug_dir)),
         module_symbols=placed,
         module_build_ids={name: found for name, found in build_ids.items() if found is not None},
     )

@@ -19,7 +19,7 @@ from nestscope.decoders.kernel.types import Types
 from nestscope.decoders.sources.protocol import Memory
 from nestscope.decoders.state import KernelInfo, Problem
 
-__all__ = ["KVM_MODULES", "Kernel", "KernelError", "open_kernel"]
+__all__ = ["KVM_MODULES", "Kernel", "KernelError", "kernel_of", "open_kernel"]
 
 _PMD_SHIFT = 21
 _RADIX_PTE_BITS = (5, 9)  # RADIX_PTE_INDEX_SIZE of 64K and of 4K pages
@@ -179,6 +179,18 @@ def open_kernel(
         known = check_against(physical, Knowledge.of_profile(profile, "the profile's kernel"))
     else:
         known = (_of_shipped(physical) if shipped else None) or knowledge_in_memory(physical)
+    return kernel_of(physical, known)
+
+
+def kernel_of(physical: Memory, known: Knowledge) -> Kernel:
+    """Return the kernel that is `known` already, as it runs in `physical`.
+
+    Raises:
+        KernelError: if a module is of another build, or the host does not use radix
+            translation.
+        UnreadableMemoryError: if the kernel's own image cannot be read.
+        UnknownSymbolError: if a symbol is missing that every kernel has.
+    """
     pgd = known.symbols["swapper_pg_dir"].address - LINEAR_START
     memory = KernelMemory(physical, pgd, known.byteorder)
     base = known.layouts[-1]

@@ -22,6 +22,7 @@ from nestscope.plugin.cli import (
     decode,
     diff,
     explore,
+    gdb,
     lab,
     profile,
     report,
@@ -69,6 +70,9 @@ app.command("convert")(capture.convert)
 app.command("diff")(diff.diff)
 app.command("coverage")(coverage.coverage)
 app.command("explore")(explore.explore)
+app.command("gdb", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    gdb.gdb
+)
 app.add_typer(lab.app, name="lab")
 app.add_typer(profile.app, name="profile")
 

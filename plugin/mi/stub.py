@@ -66,6 +66,15 @@ def ram_ranges(transport: MiTransport, timeout: float) -> tuple[range, ...]:
         text = monitor(transport, "info mtree -f", timeout)
     except GdbCommandError as error:
         raise TargetError(f"the target does not tell where its RAM is: {error.reason}") from error
+    return ram_ranges_in(text)
+
+
+def ram_ranges_in(text: str) -> tuple[range, ...]:
+    """Return the ranges that QEMU's `info mtree -f` lists as RAM or ROM, ascending and merged.
+
+    Raises:
+        TargetError: if it lists none.
+    """
     ranges: list[range] = []
     for view in text.replace("\r", "").split("\nFlatView #"):
         # The view of the vCPUs; PCI bridges and I/O ports have their own.

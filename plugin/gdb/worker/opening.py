@@ -1,0 +1,72 @@
+"""The kernel behind a live GDB target: from GDB's own types, files, a profile, or memory."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from nestscope.decoders.kernel.files import knowledge_of_files
+from nestscope.decoders.kernel.kernel import Kernel, kernel_of, open_kernel
+from nestscope.decoders.kernel.knowledge import Knowledge, check_against
+from nestscope.decoders.kernel.profile import Profile
+from nestscope.decoders.kernel.types import LayoutSource, Struct
+from nestscope.decoders.sources.protocol import Memory
+from nestscope.plugin.gdb.worker.gdb_side import GdbSide
+from nestscope.plugin.gdb.worker.gdb_types import GdbTypes
+
+
+@dataclass(frozen=True)
+class KernelFiles:
+    """What describes the kernel: GDB's symbol file, and the user's `set nested` settings."""
+
+    vmlinux: Path | None = None
+    modules: Path | None = None
+    profile: Path | None = None
+    debug: Path | None = None
+
+
+def open_live_kernel(gdb: GdbSide, physical: Memory, files: KernelFiles) -> tuple[Kernel, str]:
+    """Examine the kernel of a live target; say where its types come from.
+
+    GDB's types are used when it has those of the KVM modules, else files, a profile, or
+    the BTF in memory (see `open_kernel`).
+
+    Raises:
+        NestscopeError: if the kernel cannot be examined; one sentence says why.
+    """
+    types = GdbTypes(gdb)
+    if files.vmlinux is not None and types.complete:
+        known = knowledge_of_files(files.vmlinux, files.modules, without_types=True)
+        rest = _LayoutsOfFiles(files)
+        known = check_against(physical, replace(known, layouts=(types, rest)))
+        return kernel_of(physical, known), "GDB's debug information"
+    profile = Profile.open(files.profile) if files.profile is not None else None
+    kernel = open_kernel(
+        physical, files.vmlinux, files.modules, debug_dir=files.debug, profile=profile
+    )
+    return kernel, _described(kernel.known)
+
+
+class _LayoutsOfFiles:
+    """The files' own type information, read when GDB lacks a type. Satisfies `LayoutSource`."""
+
+    def __init__(self, files: KernelFiles) -> None:
+        self._files = files
+
+    @cached_property
+    def _layouts(self) -> tuple[LayoutSource, ...]:
+        assert self._files.vmlinux is not None
+        return knowledge_of_files(
+            self._files.vmlinux, self._files.modules, self._files.debug
+        ).layouts
+
+    def find(self, name: str) -> Struct | None:
+        """Return the struct, union or typedef of one called `name`, or None."""
+        found = (layout.find(name) for layout in self._layouts)
+        return next((struct for struct in found if struct is not None), None)
+
+
+def _described(known: Knowledge | None) -> str:
+    if known is None:
+        return "unknown"
+    kinds = sorted({type(layout).__name__.upper() for layout in known.layouts})
+    return f"{', '.join(kinds) or 'nothing'} ({known.name})"
