@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from nestscope.decoders.errors import NestscopeError
 from nestscope.plugin.cli import (
     browse,
+    campaign,
     capture,
     check,
     coverage,
@@ -69,6 +70,7 @@ app.command("capture")(capture.capture)
 app.command("convert")(capture.convert)
 app.command("diff")(diff.diff)
 app.command("coverage")(coverage.coverage)
+app.command("campaign")(campaign.campaign)
 app.command("explore")(explore.explore)
 app.command("gdb", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     gdb.gdb

@@ -1,0 +1,115 @@
+"""A campaign on the terminal: what each job does, rates, findings."""
+
+import time
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from nestscope.plugin.differential.campaign.campaign import Campaign
+from nestscope.plugin.differential.campaign.folder import CampaignFolder
+from nestscope.plugin.differential.campaign.known import KNOWN
+from nestscope.plugin.differential.campaign.tasks import RunTask
+from nestscope.plugin.present.units import count
+
+_WINDOW_SECONDS = 20.0
+
+
+class Progress:
+    """Live figures on standard error, only where that is a terminal."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._history: deque[tuple[float, int]] = deque()
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live.is_started:
+            self._live.stop()
+
+    def show(self, campaign: Campaign) -> None:
+        """Show how far the campaign is."""
+        if self._live.is_started:
+            self._live.update(self._view(campaign), refresh=True)
+
+    def _view(self, campaign: Campaign) -> Group:
+        folder = campaign.folder
+        steps = sum(each.steps for each in folder.totals.values())
+        now = time.monotonic()
+        self._history.append((now, steps))
+        while now - self._history[0][0] > _WINDOW_SECONDS:
+            self._history.popleft()
+        then, before = self._history[0]
+        rate = (steps - before) / (now - then) if now > then else 0.0
+        jobs = Table(box=None, pad_edge=False, show_header=False)
+        for slot in campaign.pool.slots:
+            task = campaign.running.get(slot)
+            doing = "waits"
+            if task is not None:
+                doing = task.name if isinstance(task, RunTask) else f"shrinks {task.signature}"
+            jobs.add_row(slot, str(task.target) if task else "", doing)
+        programs = sum(each.programs for each in folder.totals.values())
+        line = Text(
+            f"{now - self._started:.0f} s  {count(programs)} programs  {count(steps)} steps  "
+            f"{rate:.0f} steps/s  {len(folder.blocks)} covered  {len(folder.corpus)} kept  "
+        )
+        found = len(folder.findings)
+        line.append(f"{found} findings", style="bold red" if found else "green")
+        return Group(jobs, line)
+
+
+def summary(folder: CampaignFolder) -> Group:
+    """Return what a campaign did and found, as tables."""
+    parts: list[Table | Text] = [_totals(folder)]
+    if folder.known:
+        titles = {known.number: known.title for known in KNOWN}
+        for number, times in sorted(folder.known.items()):
+            parts.append(Text(f"known finding {number} ({titles[number]}): {count(times)} times"))
+    for why, times in sorted(folder.unmodelled.items()):
+        parts.append(Text(f"{count(times)} programs ended where the model ends: {why}"))
+    if folder.findings:
+        parts.append(_findings(folder))
+    else:
+        parts.append(Text("no difference, no broken invariant, no warning", style="green"))
+    return Group(*parts)
+
+
+def _totals(folder: CampaignFolder) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("kernel and machine")
+    for name in ("programs", "compared steps", "steps/s", "chains", "entries", "leaves"):
+        table.add_column(name, justify="right")
+    for target, each in sorted(folder.totals.items()):
+        rate = each.steps / each.seconds if each.seconds else 0.0
+        figures = (each.programs, each.steps, round(rate), each.chains, each.entries, each.leaves)
+        table.add_row(str(target), *(count(figure) for figure in figures))
+    return table
+
+
+def _findings(folder: CampaignFolder) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("finding", overflow="fold")
+    table.add_column("times", justify="right")
+    table.add_column("operations", justify="right")
+    table.add_column("account", overflow="fold")
+    for finding in folder.findings.values():
+        account = folder.path / "findings" / finding.name / "account.md"
+        length = str(finding.length) if finding.shrunk else "not shrunk"
+        table.add_row(Text(finding.signature), count(finding.count), length, Text(str(account)))
+    return table
