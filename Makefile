@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: all setup system test-system demo check test nightly mutants bench clean
+.PHONY: all setup system test-system demo check test nightly mutants docs bench clean
 
 all: setup
 
@@ -45,6 +45,9 @@ nightly: system setup
 # The model's tests against each of its mutants; a quarter of an hour on 2 cores.
 mutants: setup
 	$(BIN)/python -m tests.mutants --report docs/mutants.md
+
+docs: setup
+	$(BIN)/sphinx-build -W -b html docs docs/_build/html
 
 bench: system setup
 	$(BIN)/nestscope lab fetch
