@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from nestscope.plugin.cli.complete import kernels, machines, sources
+
 SourceName = Annotated[
     str,
     typer.Argument(
@@ -12,6 +14,7 @@ SourceName = Annotated[
         help="A dump file or the folder with the parts of one, gdb:HOST:PORT or gdb:SOCKET "
         "(a QEMU gdbstub), ram:FILE (QEMU's shared RAM file), or sample:NAME.",
         show_default="the first sample",
+        autocompletion=sources,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -36,7 +39,14 @@ Modules = Annotated[
 ]
 MachineName = Annotated[
     str,
-    typer.Option("--machine", help="The machine: pseries, pseries-power10, powernv9 or powernv10."),
+    typer.Option(
+        "--machine",
+        help="The machine: pseries, pseries-power10, powernv9 or powernv10.",
+        autocompletion=machines,
+    ),
 ]
-KernelName = Annotated[str, typer.Option("--kernel", help="A kernel of `lab kernels`.")]
+KernelName = Annotated[
+    str,
+    typer.Option("--kernel", help="A kernel of `lab kernels`.", autocompletion=kernels),
+]
 Qemu = Annotated[str, typer.Option("--qemu", help="The QEMU program.")]
