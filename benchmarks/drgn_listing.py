@@ -1,15 +1,21 @@
-"""All leaves and rmap entries of one image: nestscope, and a plain script for drgn.
+"""All leaves and rmap entries of one image: nestscope, and scripts for drgn.
 
-Both open the same raw image of RAM, and both read it to the end: the time is that
-of opening and reading. drgn reads it through a memory segment with a callback over
-a mapping, because that was quicker for it than an ELF core, which it reads with a
-system call each time (whole tables of a 64 GiB guest: 0.37 s instead of 0.41 s;
-word by word: 1.2 s instead of 2.2 s). The script is told where the trees and the
-array are; nestscope follows the kernel's structures to them. Each figure is the
-quickest of three runs, the file being in memory. Processor time is less disturbed
-by other programs.
+All open the same raw image of RAM, and all read it to the end: the time is that
+of opening and reading. Four scripts:
 
-The target is for the script that reads whole tables, as a good user of drgn does.
+- *typed, read_()*: as a careful user of drgn writes it, and what the target is for. Typed
+  objects and drgn's helpers from `vm_list` on; a table is an array object that is read
+  with one `read_()` before its elements are taken (`drgn_typed`).
+- *typed*: the same without `read_()`, so each element is read when it is taken.
+- *tuned, by table*: no types; told where the trees and the array are, it reads whole
+  tables with `prog.read` and unpacks them with `struct` (`drgn_script`).
+- *tuned, by word*: the same with `prog.read_u64` for each word.
+
+drgn reads the image through memory segments with a callback over a mapping, because
+that was quicker for it than an ELF core, which it reads with a system call each time
+(whole tables of a 64 GiB guest: 0.37 s instead of 0.41 s; word by word: 1.2 s instead
+of 2.2 s). Each figure is the quickest of three runs, the file being in memory.
+Processor time is less disturbed by other programs.
 """
 
 import gc
@@ -36,7 +42,7 @@ from nestscope.sim.image.profiles import profile_types
 from nestscope.sim.image.synthetic import synthetic_state
 
 if TYPE_CHECKING:
-    from benchmarks.drgn_script import Listing, Places, ReadWords
+    from benchmarks.drgn_script import Listing, Places
 
 PROFILE = "6.12-like"
 PAGE_SHIFT = 16
@@ -61,8 +67,6 @@ def run() -> None:
     if find_spec("drgn") is None:
         print("skipped: drgn is not installed (pip install drgn)")
         return
-    from benchmarks import drgn_script  # noqa: PLC0415 - it needs drgn
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ram.raw"
         facts = _build(path)
@@ -70,29 +74,46 @@ def run() -> None:
         told = _rows_of_state(state)
         counts = [len(rows) for rows in told]
         expected = _checksums(told)
-        places = _places(path, facts, state)
+        scripts = _scripts(path, facts, state)
         del state, told
+        items = sum(counts)
         print(
             f"{GIB} GiB guest, pages of {1 << PAGE_SHIFT - 10} KiB: {counts[0]} host leaves, "
             f"{sum(counts[1:-1])} shadow leaves of {NESTED} nested guests, "
             f"{counts[-1]} rmap entries; all listings are equal, or this stops"
         )
-        print(f"nestscope: {ours.wall:.3f} s, {ours.processor:.3f} s of the processor")
-        scripts: dict[str, ReadWords] = {
-            f"prog.read of whole tables (target: {TARGET} times)": drgn_script.by_table,
-            "prog.read_u64 of each word (no target)": drgn_script.by_word,
-        }
-        for name, words in scripts.items():
-            script, found = _quickest(partial(drgn_script.listing, path, places, words))
+        print(
+            f"nestscope: {ours.wall:.3f} s, {ours.processor:.3f} s of the processor, "
+            f"{ours.processor / items * 1e9:.1f} ns an item"
+        )
+        for name, script in scripts.items():
+            theirs, found = _quickest(script)
             rows = _rows_of_listing(found)
             if [len(part) for part in rows] != counts or _checksums(rows) != expected:
                 raise SystemExit("the drgn script and nestscope list different things")
             del found, rows
             print(
-                f"drgn, {name}: {script.wall:.2f} s, {script.processor:.2f} s of the processor; "
-                f"drgn / nestscope: {script.wall / ours.wall:.1f}, of the processor "
-                f"{script.processor / ours.processor:.1f}"
+                f"drgn, {name}: {theirs.wall:.2f} s, {theirs.processor:.2f} s of the processor, "
+                f"{theirs.processor / items * 1e9:.0f} ns an item; "
+                f"drgn / nestscope: {theirs.wall / ours.wall:.0f}, of the processor "
+                f"{theirs.processor / ours.processor:.0f}"
             )
+
+
+def _scripts(path: Path, facts: ImageKernel, state: State) -> "dict[str, Callable[[], Listing]]":
+    """Return the scripts by what they are called."""
+    from benchmarks import drgn_script, drgn_typed  # noqa: PLC0415 - they need drgn
+
+    places = _places(path, facts, state)
+    types = profile_types(PROFILE)
+    typed = partial(drgn_typed.listing, path, facts.pgd, facts.vm_list, types)
+    tuned = partial(drgn_script.listing, path, places)
+    return {
+        f"typed, read_() (target: {TARGET} times)": partial(typed, drgn_typed.read_first),
+        "typed": partial(typed, drgn_typed.one_by_one),
+        "tuned, by table": partial(tuned, drgn_script.by_table),
+        "tuned, by word": partial(tuned, drgn_script.by_word),
+    }
 
 
 def _build(path: Path) -> ImageKernel:
