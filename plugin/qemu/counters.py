@@ -22,10 +22,30 @@ _SOURCE = Path(__file__).parent / "tcg" / "counter.c"
 _FLAGS = ("-O2", "-g0", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
 _INSTALL = "install gcc"
 _WORD = 4
+# Names of the interface, as the program's table of dynamic symbols has them.
+_COUNT_INLINE = b"\0qemu_plugin_register_vcpu_insn_exec_inline\0"
+_COUNT_BY_CALL = b"\0qemu_plugin_register_vcpu_insn_exec_cb\0"
 _COUNTER = np.dtype("<u8").newbyteorder("=")
 
 
-def build_counter_plugin(compiler: str = HOST_COMPILER) -> Path:
+def plugin_interface(qemu: Path) -> int:
+    """Return which version of the plugin interface is to be used with a QEMU program: 1 or 2.
+
+    Version 2 has no counting that is compiled into the code and may use any memory
+    (QEMU 0bcebaba45b1 "plugins: remove non per_vcpu inline operation from API").
+
+    Raises:
+        LabError: if this QEMU has no plugins.
+    """
+    program = qemu.read_bytes()
+    if _COUNT_INLINE in program:
+        return 1
+    if _COUNT_BY_CALL in program:
+        return 2
+    raise LabError(f"{qemu} was built without TCG plugins: give another with --qemu")
+
+
+def build_counter_plugin(interface: int, compiler: str = HOST_COMPILER) -> Path:
     """Return the plugin's shared object, built now if the cache has none of this source.
 
     Raises:
@@ -34,22 +54,24 @@ def build_counter_plugin(compiler: str = HOST_COMPILER) -> Path:
     if shutil.which(compiler) is None:
         raise LabError(f"there is no {compiler} to build QEMU's coverage plugin: {_INSTALL}")
     version = run_tool([compiler, "--version"], _INSTALL).encode()
-    path = cache_root() / "tcg" / f"counter-{digest(version, _SOURCE.read_bytes())}.so"
+    key = digest(version, _SOURCE.read_bytes(), bytes([interface]))
+    path = cache_root() / "tcg" / f"counter-{key}.so"
     if path.exists():
         return path
     with tempfile.TemporaryDirectory(prefix="nestscope-build-") as folder:
         made = Path(folder) / "counter.so"
-        run_tool([compiler, *_FLAGS, "-o", str(made), str(_SOURCE)], _INSTALL)
+        flags = [*_FLAGS, f"-DINTERFACE={interface}"]
+        run_tool([compiler, *flags, "-o", str(made), str(_SOURCE)], _INSTALL)
         return keep(path, made.read_bytes())
 
 
-def counting(counters: Path, ram: Path, ram_bytes: int) -> list[str]:
+def counting(qemu: Path, counters: Path, ram: Path, ram_bytes: int) -> list[str]:
     """Return the arguments that make QEMU count; the file of the counters is made, all 0.
 
     Raises:
         LabError: if the plugin cannot be built or the file not be made.
     """
-    plugin = build_counter_plugin()
+    plugin = build_counter_plugin(plugin_interface(qemu))
     try:
         # Sparse: only where modules' text lies will anything be written.
         with counters.open("xb") as file:

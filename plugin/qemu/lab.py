@@ -99,7 +99,8 @@ class Lab:
                 gdb_port=gdb_port,
             )
             if coverage:
-                command += counting(files.counters, files.ram, memory_bytes(memory))
+                size = memory_bytes(memory)
+                command += counting(Path(program), files.counters, files.ram, size)
             process = Process(files.folder, command)
         except BaseException:
             shutil.rmtree(files.folder, ignore_errors=True)

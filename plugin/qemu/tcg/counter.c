@@ -8,8 +8,10 @@
  * modules is ever counted. Physical addresses are the index, so that a nested
  * guest's kernel, whose modules have the same virtual addresses, has other counters.
  *
- * The declarations are those of QEMU's plugin interface, version 1; its header is
- * not part of QEMU's binary packages.
+ * The declarations are those of QEMU's plugin interface; its header is not part of
+ * QEMU's binary packages. INTERFACE is its version: 1 (QEMU 4.2 to 8.2), where the
+ * counting is compiled into the code, or 2 (since 9.0), where that can be done for
+ * memory of QEMU's own only, so that a function is called.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -30,6 +32,7 @@ typedef uint64_t qemu_plugin_id_t;
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
 enum qemu_plugin_op { QEMU_PLUGIN_INLINE_ADD_U64 };
+enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS };
 typedef void (*qemu_plugin_vcpu_tb_trans_cb_t)(qemu_plugin_id_t, struct qemu_plugin_tb *);
 
 void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, qemu_plugin_vcpu_tb_trans_cb_t);
@@ -39,8 +42,11 @@ struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, 
 void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *);
 void qemu_plugin_register_vcpu_insn_exec_inline(struct qemu_plugin_insn *, enum qemu_plugin_op,
 						void *, uint64_t);
+void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *,
+					    void (*)(unsigned int, void *),
+					    enum qemu_plugin_cb_flags, void *);
 
-EXPORT int qemu_plugin_version = 1;
+EXPORT int qemu_plugin_version = INTERFACE;
 
 /* The kernel's vmalloc space, in which modules are loaded (asm/book3s/64/radix.h). */
 #define VMALLOC_START 0xc008000000000000ULL
@@ -72,23 +78,39 @@ static void find_ram(void)
 	}
 }
 
+#if INTERFACE > 1
+static void ran(unsigned int vcpu, void *counter)
+{
+	(void)vcpu;
+	__atomic_fetch_add((uint64_t *)counter, 1, __ATOMIC_RELAXED);
+}
+#endif
+
+static void count(struct qemu_plugin_insn *insn, uint64_t *counter)
+{
+#if INTERFACE > 1
+	qemu_plugin_register_vcpu_insn_exec_cb(insn, ran, QEMU_PLUGIN_CB_NO_REGS, counter);
+#else
+	qemu_plugin_register_vcpu_insn_exec_inline(insn, QEMU_PLUGIN_INLINE_ADD_U64, counter, 1);
+#endif
+}
+
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
 	uint64_t address = qemu_plugin_tb_vaddr(tb);
-	size_t count = qemu_plugin_tb_n_insns(tb);
+	size_t insns = qemu_plugin_tb_n_insns(tb);
 	(void)id;
 
 	if (address < VMALLOC_START || address >= VMALLOC_END)
 		return;
 	if (!ram)
 		find_ram();
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < insns; i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
 		size_t at = (uint8_t *)qemu_plugin_insn_haddr(insn) - ram;
 
 		if (at < ram_size)
-			qemu_plugin_register_vcpu_insn_exec_inline(
-				insn, QEMU_PLUGIN_INLINE_ADD_U64, &counters[at / 4], 1);
+			count(insn, &counters[at / 4]);
 	}
 }
 
