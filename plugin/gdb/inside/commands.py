@@ -66,7 +66,7 @@ class VerbCommand(gdb.Command):
     def __init__(self, verb: spec.Verb, link: Link) -> None:
         self.__doc__ = spec.documentation(verb)
         self._verb = verb
-        self._link = link
+        self.link = link
         super(VerbCommand, self).__init__("nested " + verb.name, gdb.COMMAND_DATA)
 
     def invoke(self, argument: str, from_tty: bool) -> None:  # noqa: ARG002 - GDB calls it so
@@ -77,10 +77,13 @@ class VerbCommand(gdb.Command):
         except spec.UsageError as error:
             raise gdb.GdbError("nested {}: {}".format(self._verb.name, error))
         for name in list(arguments):
-            if name not in ("word", "json", "gpa"):
+            if name not in ("word", "when", "json", "gpa"):
                 arguments[name] = number(arguments[name])
-        as_json = bool(arguments.pop("json", False))
-        answer = self._link.ask(self._verb.name, arguments, "json" if as_json else "text")
+        self.run(arguments, bool(arguments.pop("json", False)))
+
+    def run(self, arguments: Dict[str, Any], as_json: bool) -> None:
+        """Let the worker answer, and print that."""
+        answer = self.link.ask(self._verb.name, arguments, "json" if as_json else "text")
         if as_json:
             gdb.write(json.dumps(answer["document"]) + "\n")
         else:
@@ -141,7 +144,8 @@ def register_commands(link: Link) -> None:
     """Make the commands and settings known to GDB."""
     Nested()
     for verb in spec.VERBS:
-        VerbCommand(verb, link)
+        if verb.name != "break":  # see `breakpoints`
+            VerbCommand(verb, link)
     for prefix in ("set", "show"):
         _prefix(prefix)
     FileSetting("modules", "the folder below which the kernel's modules are.", link)

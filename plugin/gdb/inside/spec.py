@@ -2,7 +2,13 @@
 
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
-WORDS = ("pte", "pde", "pate", "prte", "ptcr", "rmap")
+CHOICES = {
+    "WORD": ("pte", "pde", "pate", "prte", "ptcr", "rmap"),
+    "WHEN": ("insert", "remove", "both"),
+}
+"""Places that take a name; every other takes an expression."""
+
+WORDS = CHOICES["WORD"]
 
 
 class UsageError(Exception):
@@ -85,6 +91,15 @@ VERBS: Sequence[Verb] = (
         (JSON,),
         "The same rules as `nestscope check`. It reads everything, and says how far it is.",
     ),
+    Verb(
+        "break",
+        "Stop where an entry gets into a chain, or out of one.",
+        ("WHEN", "L1_LPID", "N_GPA"),
+        (VM, JSON),
+        "WHEN is insert, remove or both. The target stops at the return of the kernel's function, "
+        "if the\nentry came or went; the chain before and after is shown. `delete N` ends it."
+        "\n\nExample: nested break both 2 0x1000000",
+    ),
     Verb("target", "Say what nestscope reads, and how it knows the kernel.", (), (JSON,), ""),
 )
 
@@ -141,9 +156,12 @@ def parse(verb: Verb, words: Sequence[str]) -> Dict[str, Any]:
     if len(places) != len(verb.places):
         wanted = " ".join(verb.places) or "no argument"
         raise UsageError(
-            "it takes {}, not {} arguments. Usage: {}".format(wanted, len(places), usage(verb))
+            "it takes {}, and {} came. Usage: {}".format(wanted, len(places), usage(verb))
         )
     for name, text in zip(verb.places, places):
+        choices = CHOICES.get(name, (text,))
+        if text not in choices:
+            raise UsageError("{} is not one of {}".format(text, ", ".join(choices)))
         found[name.lower()] = text
     return found
 
@@ -154,6 +172,5 @@ def completions(verb: Verb, words: Sequence[str], last: str) -> List[str]:
         names = ["--" + option.name for option in verb.options]
         return [name for name in names if name.startswith(last) and name not in words]
     position = len([word for word in words if not word.startswith("-")])
-    if position < len(verb.places) and verb.places[position] == "WORD":
-        return [name for name in WORDS if name.startswith(last)]
-    return []
+    choices = CHOICES.get(verb.places[position], ()) if position < len(verb.places) else ()
+    return [name for name in choices if name.startswith(last)]

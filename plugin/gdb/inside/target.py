@@ -65,8 +65,10 @@ class Target:
                 "GDB has no target: connect with `target remote HOST:PORT` (a QEMU gdbstub, kgdb) "
                 "or open a dump with `core-file FILE`"
             )
-        if any(thread.is_running() for thread in threads):
+        if any(thread.is_running() for thread in threads) and not _at_a_condition():
             raise TargetError("the target is running: stop it first (Ctrl-C, or `interrupt`)")
+        if any(thread.is_running() for thread in threads):
+            self.generation += 1  # GDB tells nobody when a condition lets the target go on
         number, what = _connection(inferior)
         return {
             "kind": "qemu" if self._has_physical_mode(inferior) else "virtual",
@@ -134,6 +136,18 @@ class Target:
     def _core_file() -> Optional[str]:
         told = _CORE.search(gdb.execute("info files", to_string=True))
         return None if told is None else told.group(1)
+
+
+def _at_a_condition() -> bool:
+    """Say whether the target stands, though GDB calls it running.
+
+    So it is while GDB decides whether to stop at a breakpoint.
+    """
+    try:
+        gdb.selected_frame()
+    except gdb.error:
+        return False
+    return True
 
 
 def symbol_address(name: str) -> Optional[int]:

@@ -10,6 +10,7 @@ from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
 from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.decoders.kernel.memory import LINEAR_END, KernelMemory
 from nestscope.decoders.kernel.memslots import MemslotReader, RawMemslot
+from nestscope.decoders.kernel.symbols import UnknownSymbolError
 from nestscope.decoders.kernel.vms import RawNested, RawVm, VmReader
 from nestscope.decoders.sources.protocol import Memory
 from nestscope.decoders.state import Problem
@@ -100,18 +101,30 @@ class KernelView:
         """Return the address of every `struct kvm`, in the order of `vm_list`.
 
         Raises:
-            UnknownSymbolError: if kvm is not loaded.
+            LookupFailedError: if kvm is not loaded.
         """
         try:
             head = self.kernel.symbol("vm_list").address
             self.memory.read(head, _WORD)
-        except NestscopeError:
+        except (UnknownSymbolError, UnreadableMemoryError):
             # kvm was loaded, or loaded again elsewhere, since the symbols were read.
-            self.kernel.load_module_symbols()
-            head = self.kernel.symbol("vm_list").address
+            head = self._vm_list_again()
         found, problems = self.vm_reader.addresses(head, "vms")
         self.problems += problems
         return found
+
+    def _vm_list_again(self) -> int:
+        self.kernel.load_module_symbols()
+        try:
+            return self.kernel.symbol("vm_list").address
+        except UnknownSymbolError as error:
+            known = ", ".join(self.kernel.module_symbols)
+            raise LookupFailedError(
+                f"kvm's symbols are not there, only those of {known}"
+                if known
+                else "the kvm modules are not loaded in this kernel, so there is no VM: "
+                "load kvm_hv and start one"
+            ) from error
 
     def vms(self) -> list[VmAt]:
         """Return all VMs whose `struct kvm` can be read; the others are in `problems`."""

@@ -1,6 +1,7 @@
 """`nested vms`, `slots`, `guests`: what there is, without trees and chains."""
 
 from rich import box
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -44,6 +45,11 @@ def vms(request: Request) -> Answer:
         )
     shown = table if rows else Text("there is no VM in this kernel")
     return _answer(request, "vms", rows, shown)
+
+
+def vm_address(request: Request) -> Answer:
+    """Return the address of the `struct kvm` that `--vm` chooses."""
+    return Answer(value=request.radix_vm().address)
 
 
 def slots(request: Request) -> Answer:
@@ -105,6 +111,31 @@ def guests(request: Request) -> Answer:
         table.add_row(str(lpid), *(str(row.get(name, "?")) for name in names))
     shown = table if rows else Text(f"VM {vm.number} has no nested guest")
     return _answer(request, "nested", rows, shown)
+
+
+def target(request: Request) -> Answer:
+    """Say what is read, and how the kernel is known."""
+    opened = request.opened
+    kernel = opened.kernel
+    modules = ", ".join(kernel.module_symbols) or "none"
+    rows = {
+        "source": f"{opened.source.kind} {opened.source.name}",
+        "kernel": kernel.release,
+        "page_size": size(1 << kernel.page_shift),
+        "types": opened.types,
+        "kvm_modules": modules,
+    }
+    table = new_table("target")
+    table.add_column("what")
+    table.add_column("is", overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name.replace("_", " "), value)
+    document = {"schema": SCHEMA, **rows, "problems": problem_documents(kernel.problems)}
+    views: tuple[RenderableType, ...] = (
+        table,
+        *(Text(line) for line in lines_of(kernel.problems)),
+    )
+    return Answer(document, views, kernel.release)
 
 
 def new_table(title: str, *columns: str) -> Table:
