@@ -13,13 +13,16 @@ inherit bits that Linux keeps for its own use (soft-dirty, special, devmap)
 and that neither the hardware nor KVM reads in a partition-scoped tree.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nestscope.decoders.compare_frames import Frames, base_frames, without_mixed
 from nestscope.decoders.state import (
     Chain,
     Chains,
@@ -31,6 +34,7 @@ from nestscope.decoders.state import (
     State,
     Vm,
 )
+from nestscope.decoders.words.pate import PATE_RPDB
 from nestscope.decoders.words.pte import PTE_RPN
 
 SOFTWARE_BITS = 0xE00
@@ -38,8 +42,6 @@ SOFTWARE_BITS = 0xE00
 
 _FLAGS = ~PTE_RPN & ~SOFTWARE_BITS & (2**64 - 1)
 _SMALLEST_PAGE_SHIFT = 12
-
-Frames = NDArray[np.uint64]
 
 
 class Difference(NamedTuple):
@@ -60,11 +62,16 @@ class Renaming:
     Kept between comparisons, it also notices a page that stays mapped but
     changes its host frame without the expected side having changed it.
     `frames` and `names` are parallel: expected frame (ascending), observed frame.
+    `known` keeps the last observed number of every expected frame of the run. `mixed`
+    are expected frames that are no page of their own: their number is the OR of the
+    numbers of others (docs/findings/0002), so they are left out of the one-to-one part.
     """
 
     frames: Frames = field(default_factory=lambda: np.empty(0, np.uint64))
     names: Frames = field(default_factory=lambda: np.empty(0, np.uint64))
     objects: dict[tuple[str, int], int] = field(default_factory=dict)
+    known: dict[int, int] = field(default_factory=dict)
+    mixed: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def lookup(self, frames: Frames, default: Frames) -> Frames:
         """Return the names that `frames` had before, `default` where they had none."""
@@ -178,6 +185,44 @@ class _Comparison:
             {guest.l1_lpid: guest for guest in observed.nested},
             self.nested,
         )
+        self.running(f"{path}.running", expected, observed)
+        self.matched(
+            f"{path}.orphans",
+            "l1_lpid",
+            {guest.l1_lpid: guest for guest in expected.orphans},
+            {guest.l1_lpid: guest for guest in observed.orphans},
+            self.nested,
+        )
+
+    def running(self, path: str, expected: Vm, observed: Vm) -> None:
+        """Compare which nested guests vCPUs are in.
+
+        A capture of before these members were read does not tell; two such captures
+        can still be compared.
+        """
+        if expected.running is None and observed.running is None:
+            return
+        if expected.running is None or observed.running is None:
+            self.note(path, _known(expected.running), _known(observed.running))
+            return
+        left = {each.vcpu_id: each.nested for each in expected.running}
+        right = {each.vcpu_id: each.nested for each in observed.running}
+        self.matched(path, "vcpu_id", left, right, self.nested_address)
+
+    def nested_address(self, path: str, expected: int | None, observed: int | None) -> None:
+        self.host_address(path, "nested", expected, observed)
+
+    def shadow_pate(self, path: str, expected: NestedGuest, observed: NestedGuest) -> None:
+        """Compare partition table entries; the root in dw0 is an address of the host."""
+        left, right = expected.shadow_pate, observed.shadow_pate
+        if left is None and right is None:
+            return  # as of `running`
+        if left is None or right is None:
+            self.note(path, _known(left), _known(right))
+            return
+        self.value(f"{path}.dw0", left[0] & ~PATE_RPDB, right[0] & ~PATE_RPDB, show=hex)
+        self.host_address(f"{path}.RPDB", "RPDB", left[0] & PATE_RPDB, right[0] & PATE_RPDB)
+        self.value(f"{path}.dw1", left[1], right[1], show=hex)
 
     def memslot(self, path: str, expected: Memslot, observed: Memslot) -> None:
         for name in ("base_gfn", "npages", "flags"):
@@ -199,6 +244,9 @@ class _Comparison:
             expected.shadow_pgtable,
             observed.shadow_pgtable,
         )
+        if expected.address is not None or observed.address is not None:
+            self.nested_address(f"{path}.address", expected.address, observed.address)
+        self.shadow_pate(f"{path}.shadow_pate", expected, observed)
         self.leaves(f"{path}.leaves", "n_gpa", expected.leaves, observed.leaves)
 
     def chains(self, path: str, expected: Chains, observed: Chains) -> None:
@@ -241,8 +289,11 @@ class _Comparison:
     def rename_frames(self) -> None:
         """All paired leaves together must give a one-to-one renaming of host frames."""
         rows = [
-            (path, *_base_frames(left, right, self.page_shift)) for path, left, right in self.frames
+            (path, *base_frames(left, right, self.page_shift)) for path, left, right in self.frames
         ]
+        mixed = []
+        if self.renaming.mixed:
+            rows, mixed = without_mixed(rows, self.renaming.mixed)
         if not rows:
             return
         frames = np.concatenate([row[2] for row in rows])
@@ -265,9 +316,31 @@ class _Comparison:
                 else:
                     self.note(where, "a host page of its own", f"{seen}, also used elsewhere")
         self.renaming.frames, self.renaming.names = frames, chosen
+        self.renaming.known.update(zip(frames.tolist(), chosen.tolist(), strict=True))
+        for row in mixed:
+            self.mixed_frames(*row)
 
-    def host(self, frame: np.uint64) -> str:
+    def mixed_frames(
+        self, path: str, addresses: Frames, expected: Frames, observed: Frames
+    ) -> None:
+        """Each mixed frame must be the OR of its members' numbers, where these are known."""
+        known = self.renaming.known
+        for address, frame, name in zip(
+            addresses.tolist(), expected.tolist(), observed.tolist(), strict=True
+        ):
+            members = self.renaming.mixed[frame]
+            number = reduce(or_, (known.get(member, name) for member in members))
+            if number != name:
+                where = f"{path}[{address:#x}].host page"
+                text = " | ".join(hex(known.get(m, 0) << self.page_shift) for m in members)
+                self.note(where, f"{number << self.page_shift:#x} ({text})", self.host(name))
+
+    def host(self, frame: "np.uint64 | int") -> str:
         return hex(int(frame) << self.page_shift)
+
+
+def _known(value: object) -> str:
+    return "unknown" if value is None else "known"
 
 
 def describe_chain(chain: Chain | None) -> str:
@@ -290,21 +363,3 @@ def _same_but_frame(left: Columns, right: Columns) -> NDArray[np.bool_]:
         & (((left["pte"] ^ right["pte"]) & np.uint64(_FLAGS)) == 0)
     )
     return same
-
-
-def _base_frames(left: Columns, right: Columns, page_shift: int) -> tuple[Frames, Frames, Frames]:
-    """Return `(address, expected frame, observed frame)` of every base page of paired leaves.
-
-    A large leaf is expanded, so that a base page inside it must be renamed
-    together with it.
-    """
-    shift = np.uint64(page_shift)
-    pages = np.left_shift(1, np.maximum(left["shift"].astype(np.int64) - page_shift, 0))
-    ends = np.cumsum(pages)
-    offset = (np.arange(pages.sum()) - np.repeat(ends - pages, pages)).astype(np.uint64)
-    rpn = np.uint64(PTE_RPN)
-    return (
-        np.repeat(left["address"], pages) + (offset << shift),
-        np.repeat((left["pte"] & rpn) >> shift, pages) + offset,
-        np.repeat((right["pte"] & rpn) >> shift, pages) + offset,
-    )

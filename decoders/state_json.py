@@ -23,6 +23,7 @@ from nestscope.decoders.state import (
     Memslot,
     NestedGuest,
     Problem,
+    Running,
     Source,
     State,
     Vm,
@@ -78,7 +79,13 @@ def from_json(text: str) -> State:
             kernel=KernelInfo(document["kernel"]["release"], document["kernel"]["page_shift"]),
             vms=tuple(_read_vm(vm) for vm in document["vms"]),
             problems=tuple(
-                Problem(item["path"], item["message"], _number(item["address"]))
+                Problem(
+                    item["path"],
+                    item["message"],
+                    _number(item["address"]),
+                    item.get("kind"),
+                    _number(item.get("word")),
+                )
                 for item in document["problems"]
             ),
         )
@@ -105,6 +112,10 @@ def _vm(vm: Vm) -> dict[str, Any]:
         "memslots": [_memslot(memslot) for memslot in vm.memslots],
         "host_leaves": (_leaf("gpa", leaf) for leaf in vm.host_leaves),
         "nested": [_nested(guest) for guest in vm.nested],
+        "running": None
+        if vm.running is None
+        else [{"vcpu_id": each.vcpu_id, "nested": hex(each.nested)} for each in vm.running],
+        "orphans": [_nested(guest) for guest in vm.orphans],
     }
 
 
@@ -128,6 +139,10 @@ def _nested(guest: NestedGuest) -> dict[str, Any]:
         "l1_gr_to_hr": _hex(guest.l1_gr_to_hr),
         "process_table": _hex(guest.process_table),
         "shadow_pgtable": _hex(guest.shadow_pgtable),
+        "address": _hex(guest.address),
+        "shadow_pate": None
+        if guest.shadow_pate is None
+        else {"dw0": hex(guest.shadow_pate[0]), "dw1": hex(guest.shadow_pate[1])},
         "leaves": (_leaf("n_gpa", leaf) for leaf in guest.leaves),
     }
 
@@ -147,7 +162,12 @@ def _leaf(address_name: str, leaf: Leaf) -> dict[str, Any]:
 
 
 def _problem(problem: Problem) -> dict[str, Any]:
-    return {"path": problem.path, "message": problem.message, "address": _hex(problem.address)}
+    told = {"path": problem.path, "message": problem.message, "address": _hex(problem.address)}
+    if problem.kind is not None:
+        told["kind"] = problem.kind
+    if problem.word is not None:
+        told["word"] = hex(problem.word)
+    return told
 
 
 def _value(value: Any) -> Iterator[str]:
@@ -200,7 +220,16 @@ def _read_vm(item: Mapping[str, Any]) -> Vm:
         memslots=tuple(_read_memslot(memslot) for memslot in item["memslots"]),
         host_leaves=_read_leaves("gpa", item["host_leaves"]),
         nested=tuple(_read_nested(guest) for guest in item["nested"]),
+        running=_read_running(item.get("running")),
+        orphans=tuple(_read_nested(guest) for guest in item.get("orphans", ())),
     )
+
+
+def _read_running(rows: Iterable[Mapping[str, Any]] | None) -> tuple[Running, ...] | None:
+    """Documents of before this member say nothing of it, so it is unknown there."""
+    if rows is None:
+        return None
+    return tuple(Running(row["vcpu_id"], int(row["nested"], 16)) for row in rows)
 
 
 def _read_memslot(item: Mapping[str, Any]) -> Memslot:
@@ -223,6 +252,7 @@ def _read_memslot(item: Mapping[str, Any]) -> Memslot:
 
 
 def _read_nested(item: Mapping[str, Any]) -> NestedGuest:
+    pate = item.get("shadow_pate")
     return NestedGuest(
         l1_lpid=item["l1_lpid"],
         shadow_lpid=item["shadow_lpid"],
@@ -231,6 +261,8 @@ def _read_nested(item: Mapping[str, Any]) -> NestedGuest:
         process_table=_number(item["process_table"]),
         shadow_pgtable=_number(item["shadow_pgtable"]),
         leaves=_read_leaves("n_gpa", item["leaves"]),
+        address=_number(item.get("address")),
+        shadow_pate=None if pate is None else (int(pate["dw0"], 16), int(pate["dw1"], 16)),
     )
 
 

@@ -8,12 +8,9 @@ Each violation has the invariant ("I5") as its rule, not the rule of the audit t
 it ("I5.cycle").
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 from nestscope.decoders.audit.audit import MAX_TOLD, RULES, audit
 from nestscope.decoders.audit.finding import ERROR, Finding
-from nestscope.decoders.state import NestedGuest, State, Vm
+from nestscope.decoders.state import State, Vm
 
 __all__ = ["INVARIANTS", "MAX_TOLD", "Violation", "violations", "vms_in_transition"]
 
@@ -24,29 +21,13 @@ INVARIANTS = ("I1", "I2", "I3", "I4", "I5", "I6")
 _RULES = tuple(rule for rule in RULES if rule.family in INVARIANTS and rule.severity == ERROR)
 
 
-def violations(
-    state: State,
-    *,
-    rc_by_hardware: bool | None = None,
-    orphans: Sequence[tuple[int, NestedGuest]] = (),
-) -> list[Violation]:
+def violations(state: State, *, rc_by_hardware: bool | None = None) -> list[Violation]:
     """Return every broken invariant, in their order.
 
     `rc_by_hardware`: as of `audit`.
-
-    `orphans`: `(address of struct kvm, nested guest)` of nested guests that a vCPU uses
-    (`vcpu->arch.nested`) and the idr no longer has, besides those of the State. Hardware
-    still walks their shadow trees, so the rules hold for them, too.
     """
-    if orphans:
-        state = replace(state, vms=tuple(_with_orphans(vm, orphans) for vm in state.vms))
     found = audit(state, rc_by_hardware=rc_by_hardware, rules=_RULES)
     return [each._replace(rule=each.rule.partition(".")[0]) for each in found]
-
-
-def _with_orphans(vm: Vm, orphans: Sequence[tuple[int, NestedGuest]]) -> Vm:
-    mine = tuple(guest for kvm, guest in orphans if kvm == vm.kvm)
-    return replace(vm, orphans=(*vm.orphans, *mine))
 
 
 def vms_in_transition(state: State) -> tuple[Vm, ...]:

@@ -1,12 +1,17 @@
 """The State of the model: what `read_state` would find in a kernel's memory."""
 
 from nestscope.decoders import state as st
+from nestscope.decoders.audit.guests import shadow_dw0
 from nestscope.sim import rmap
 from nestscope.sim.kvm import Kvm, Memslot, NestedGuest
 
 
 def vm_state(kvm: Kvm) -> st.Vm:
-    """Return the VM as the State knows it."""
+    """Return the VM as the State knows it. Its vCPUs are numbered as they entered."""
+    orphans: list[NestedGuest] = []
+    for nested in kvm.running:
+        if kvm.nested.get(nested.l1_lpid) is not nested and nested not in orphans:
+            orphans.append(nested)
     return st.Vm(
         kvm=kvm.address,
         lpid=kvm.lpid,
@@ -16,6 +21,10 @@ def vm_state(kvm: Kvm) -> st.Vm:
         memslots=tuple(memslot_state(memslot) for memslot in kvm.memslots),
         host_leaves=st.Leaves.build(kvm.pgtable.leaves()),
         nested=tuple(nested_state(kvm.nested[lpid]) for lpid in sorted(kvm.nested)),
+        running=tuple(
+            st.Running(number, nested.shadow.root) for number, nested in enumerate(kvm.running)
+        ),
+        orphans=tuple(nested_state(nested) for nested in orphans),
     )
 
 
@@ -40,7 +49,12 @@ def memslot_state(memslot: Memslot) -> st.Memslot:
 
 
 def nested_state(nested: NestedGuest) -> st.NestedGuest:
-    """Return a nested guest with its shadow leaves."""
+    """Return a nested guest with its shadow leaves.
+
+    One abstract address names the structure and its root table: they are made and freed
+    together. The partition table entry is that of `kvmhv_update_ptbl_cache`, which the
+    first entry of a nested guest calls right after it was made.
+    """
     return st.NestedGuest(
         nested.l1_lpid,
         nested.shadow_lpid,
@@ -49,4 +63,6 @@ def nested_state(nested: NestedGuest) -> st.NestedGuest:
         nested.process_table,
         nested.shadow.root,
         st.Leaves.build(nested.shadow.leaves()),
+        nested.shadow.root,
+        (shadow_dw0(nested.shadow.root), nested.process_table),
     )

@@ -26,6 +26,7 @@ RULES: tuple[Rule, ...] = (
     guests.lpid_fits_entry,
     guests.shadow_lpid_is_unique,
     guests.shadow_tree_is_unique,
+    guests.partition_table_leads_to_tree,
     shadow.page_is_the_vms,
     shadow.leaf_within_host_leaf,
     shadow.attributes_are_the_hosts,

@@ -5,9 +5,15 @@ from collections.abc import Iterator
 from nestscope.decoders.audit.finding import Found, rule
 from nestscope.decoders.audit.view import StateView, VmView
 from nestscope.decoders.state import NestedGuest
+from nestscope.decoders.words.pate import PATE_HR, PATE_RPDB
 
 _GUEST = "kernel address of `struct kvm_nested_guest`"
 _MAX_L1_LPID = 4095
+_RTS_52 = 0x4000_0000_0000_00A0
+"""A tree of 52 bits (`radix__get_tree_size`)."""
+
+_PGD_BITS = 13
+"""RADIX_PGD_INDEX_SIZE: log2 of the root's entries."""
 
 
 @rule(
@@ -87,6 +93,41 @@ def shadow_tree_is_unique(state: StateView) -> Iterator[Found]:
         for guest in view.guests:
             if guest.shadow_pgtable is not None:
                 yield from _shared(view, guest, "shadow_pgtable", guest.shadow_pgtable, roots)
+
+
+@rule(
+    "I6.partition-table",
+    "the partition table leads to the shadow tree",
+    consequence="Hardware translates for the nested guest with another tree than the one that "
+    "the host unmaps pages in.",
+    address=_GUEST,
+)
+def partition_table_leads_to_tree(state: StateView) -> Iterator[Found]:
+    """The host's entry for `shadow_lpid` is what `kvmhv_set_nested_ptbl` writes.
+
+    HR, a tree of 52 bits, the root `shadow_pgtable` with 2**13 entries, and the process
+    table. A nested guest that was never entered (`l1_gr_to_hr` 0) may have no entry yet.
+    """
+    for view in state.vms:
+        for guest in view.guests:
+            if guest.shadow_pate is None or not guest.shadow_pgtable or not guest.l1_gr_to_hr:
+                continue
+            dw0, dw1 = guest.shadow_pate
+            expected = shadow_dw0(guest.shadow_pgtable)
+            if dw0 != expected:
+                message = f"dw0 of LPID {guest.shadow_lpid} is {dw0:#018x}, not {expected:#018x}"
+                yield _found(view, guest, f"{_who(guest)}: {message}")
+            elif guest.process_table is not None and dw1 != guest.process_table:
+                message = f"dw1 of LPID {guest.shadow_lpid} is {dw1:#x}, not the process table"
+                yield _found(view, guest, f"{_who(guest)}: {message} {guest.process_table:#x}")
+
+
+def shadow_dw0(root: int) -> int:
+    """Return dw0 of the entry for a shadow tree whose root is at kernel address `root`.
+
+    Source: `kvmhv_set_nested_ptbl`; `__pa` drops the linear map's upper bits.
+    """
+    return PATE_HR | _RTS_52 | root & PATE_RPDB | _PGD_BITS
 
 
 def _shared(

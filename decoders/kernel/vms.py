@@ -137,7 +137,7 @@ class VmReader:
         Raises:
             UnreadableMemoryError: if its bytes cannot be read.
         """
-        return RawNested(*self._nested.read_numbers(self._memory, address), address)
+        return RawNested._make((*self._nested.read_numbers(self._memory, address), address))
 
     def _entries(
         self, kvm: int, vm: RawVm, path: str

@@ -13,7 +13,7 @@ from nestscope.sim.hostmm import HostMemory
 from nestscope.sim.invariants import Violation, violations
 from nestscope.sim.kvm import Kvm, Memslot, NestedGuest
 from nestscope.sim.layout import LAYOUT
-from nestscope.sim.model_state import nested_state, vm_state
+from nestscope.sim.model_state import vm_state
 from nestscope.sim.nested import set_partition_table
 from nestscope.sim.operations import Operation
 from nestscope.sim.steps import GracePeriod, Mutex, Steps, drain
@@ -99,8 +99,7 @@ class ExploredWorld:
     def violations(self) -> list[Violation]:
         """Return every broken invariant, and every use of freed memory as rule `UAF`."""
         kvm = self.kvm
-        orphans = [(kvm.address, nested_state(nested)) for nested in self.orphans()]
-        found = violations(self.state(), rc_by_hardware=False, orphans=orphans)
+        found = violations(self.state(), rc_by_hardware=False)
         return found + [
             Violation(UAF, "freed memory is not used", "error", text, kvm.address)
             for text in kvm.uses_after_free

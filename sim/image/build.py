@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from nestscope.decoders.kernel.byteorder import ByteOrder, prefix
 from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.decoders.kernel.types import Types
-from nestscope.decoders.state import KernelInfo, Leaves, Memslot, NestedGuest, State, Vm
+from nestscope.decoders.state import KernelInfo, Leaves, Memslot, NestedGuest, Running, State, Vm
 from nestscope.sim.image.arena import Arena, Vmalloc, linear
 from nestscope.sim.image.errors import ImageError
+from nestscope.sim.image.in_use import PartitionTable, build_vcpus
 from nestscope.sim.image.kernel import ImageKernel
 from nestscope.sim.image.memory import SparseMemory
 from nestscope.sim.image.memslots import build_memslots
-from nestscope.sim.image.nested import build_nested
+from nestscope.sim.image.nested import build_guest, link_guests
 from nestscope.sim.image.rmap import build_rmap
 from nestscope.sim.image.structures import Structures
 from nestscope.sim.image.trees import GEOMETRY, build_tree
@@ -85,15 +86,17 @@ class _Builder:
         self.geometry = GEOMETRY[page_shift]
         self.vmalloc = Vmalloc(arena, page_shift)
         self.out = Structures(types, arena, byteorder)
+        self.table = PartitionTable(self.out, arena)
 
     def build(self, state: State) -> Image:
         vms = tuple(self.vm(vm) for vm in state.vms)
+        vms = tuple(self.table.shown(vm) for vm in vms)
         head = self.out.make("list_head", {})
         links = [self.out.at("kvm", vm.kvm, "vm_list") for vm in vms]
         self.out.ring(head, links)
         release = state.kernel.release or "unknown"
         pgd = build_tree(self.arena, self.vmalloc.leaves(), self.geometry)
-        facts = ImageKernel(release, self.page_shift, self.byteorder, pgd, head)
+        facts = ImageKernel(release, self.page_shift, self.byteorder, pgd, head, self.table.symbol)
         info = KernelInfo(release, self.page_shift)
         shown = State(state.source, info, vms)
         return Image(self.arena.memory(), facts, self.out.types, shown)
@@ -115,13 +118,11 @@ class _Builder:
             for slot in sorted(vm.memslots, key=lambda slot: (slot.base_gfn, slot.id))
         )
         build_memslots(self.out, kvm, slots)
-        guests = tuple(
-            self.nested(guest) for guest in sorted(vm.nested, key=lambda guest: guest.l1_lpid)
-        )
-        if vm.radix:
-            self.out.fill("kvm", kvm, {"arch.pgtable": self.tree(vm.host_leaves)})
-            build_nested(self.out, kvm, guests)
-        return replace(vm, kvm=kvm, memslots=slots, nested=guests)
+        vm = replace(vm, kvm=kvm, memslots=slots)
+        if not vm.radix:
+            return vm
+        self.out.fill("kvm", kvm, {"arch.pgtable": self.tree(vm.host_leaves)})
+        return self.guests(vm)
 
     def lock(self, kvm: int) -> None:
         """Hold `mmu_lock`, in the form that these types have."""
@@ -136,9 +137,30 @@ class _Builder:
         array = build_rmap(self.arena, self.vmalloc, slot, self.order)
         return replace(slot, rmap_array=array)
 
-    def nested(self, guest: NestedGuest) -> NestedGuest:
-        """Lay out a shadow tree; return the nested guest with the root's address."""
-        return replace(guest, shadow_pgtable=self.tree(guest.leaves))
+    def guests(self, vm: Vm) -> Vm:
+        """Lay out nested guests and the vCPUs in them; return the VM with their addresses."""
+        guests = tuple(
+            self.nested(vm.kvm, guest) for guest in sorted(vm.nested, key=lambda each: each.l1_lpid)
+        )
+        orphans = tuple(self.nested(vm.kvm, guest) for guest in vm.orphans)
+        link_guests(self.out, vm.kvm, [(each.l1_lpid, each.address or 0) for each in guests])
+        before = (*sorted(vm.nested, key=lambda each: each.l1_lpid), *vm.orphans)
+        moved = {
+            old.address: new.address or 0
+            for old, new in zip(before, (*guests, *orphans), strict=True)
+        }
+        if any(each.nested not in moved for each in vm.running or ()):
+            raise ImageError("a vCPU is in a nested guest that the State does not have")
+        running = tuple(Running(each.vcpu_id, moved[each.nested]) for each in vm.running or ())
+        if running:
+            build_vcpus(self.out, vm.kvm, running)
+        return replace(vm, nested=guests, orphans=orphans, running=running)
+
+    def nested(self, kvm: int, guest: NestedGuest) -> NestedGuest:
+        """Lay out a nested guest; return it with its address and the root's."""
+        placed = replace(guest, shadow_pgtable=self.tree(guest.leaves))
+        self.table.add(guest, placed)
+        return replace(placed, address=build_guest(self.out, kvm, placed))
 
     def tree(self, leaves: Leaves) -> int:
         """Lay out a tree; return the kernel address of its root."""

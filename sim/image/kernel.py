@@ -30,7 +30,8 @@ class ImageKernel:
     """The few facts that lead into an image.
 
     `pgd` is the physical address of the kernel's page directory, `vm_list` the
-    kernel address of that symbol; `page_shift` is log2 of the base page size.
+    kernel address of that symbol, `partition_tb` that of the pointer; `page_shift`
+    is log2 of the base page size.
     """
 
     release: str
@@ -38,6 +39,7 @@ class ImageKernel:
     byteorder: ByteOrder
     pgd: int
     vm_list: int
+    partition_tb: int
 
     def open(self, physical: Memory, types: Types) -> Kernel:
         """Return the kernel as it runs in `physical`, with structures of `types`."""
@@ -45,7 +47,9 @@ class ImageKernel:
             release=self.release,
             page_shift=self.page_shift,
             byteorder=self.byteorder,
-            symbols=self._symbols({"swapper_pg_dir": linear(self.pgd)}),
+            symbols=self._symbols(
+                {"swapper_pg_dir": linear(self.pgd), "partition_tb": self.partition_tb}
+            ),
             types=types,
             memory=KernelMemory(physical, self.pgd, self.byteorder),
             module_symbols={"kvm": self._symbols({"vm_list": self.vm_list})},

@@ -11,25 +11,35 @@ _ARRAY = "arch.nested_guests"
 _XA_NODE_TAG = 2
 
 
-def build_nested(out: Structures, kvm: int, guests: Sequence[NestedGuest]) -> None:
-    """Lay out `guests`, whose shadow trees exist, and link them to the `struct kvm` at `kvm`."""
+def build_guest(out: Structures, kvm: int, guest: NestedGuest) -> int:
+    """Lay out a nested guest whose shadow tree exists; return its address."""
+    place = out.make(
+        "kvm_nested_guest",
+        {
+            "l1_host": kvm,
+            "l1_lpid": guest.l1_lpid,
+            "shadow_lpid": guest.shadow_lpid,
+            "shadow_pgtable": guest.shadow_pgtable,
+            "l1_gr_to_hr": guest.l1_gr_to_hr,
+            "process_table": guest.process_table,
+            "refcnt": guest.refcnt,
+        },
+    )
+    out.fill_present("kvm_nested_guest", place, {"radix": 1})
+    return place
+
+
+def link_guests(out: Structures, kvm: int, guests: Sequence[tuple[int, int]]) -> None:
+    """Link nested guests, `(l1_lpid, address)`, to the `struct kvm` at `kvm`.
+
+    Raises:
+        ImageError: if two have one l1_lpid, or these types keep them in an unknown form.
+    """
     places: dict[int, int] = {}
-    for guest in guests:
-        if guest.l1_lpid in places:
-            raise ImageError(f"two nested guests have l1_lpid {guest.l1_lpid}")
-        places[guest.l1_lpid] = out.make(
-            "kvm_nested_guest",
-            {
-                "l1_host": kvm,
-                "l1_lpid": guest.l1_lpid,
-                "shadow_lpid": guest.shadow_lpid,
-                "shadow_pgtable": guest.shadow_pgtable,
-                "l1_gr_to_hr": guest.l1_gr_to_hr,
-                "process_table": guest.process_table,
-                "refcnt": guest.refcnt,
-            },
-        )
-        out.fill_present("kvm_nested_guest", places[guest.l1_lpid], {"radix": 1})
+    for l1_lpid, place in guests:
+        if l1_lpid in places:
+            raise ImageError(f"two nested guests have l1_lpid {l1_lpid}")
+        places[l1_lpid] = place
     if out.types.has("kvm", _IDR):
         head = build_xarray(out, places)
         out.fill("kvm", kvm, {f"{_IDR}.idr_rt.xa_head": head})

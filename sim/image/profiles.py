@@ -233,6 +233,22 @@ struct kvm_nested_guest
     u8 radix
 """
 
+_VCPU = """
+struct kvm_vcpu_arch
+    u64 registers[96]
+    pointer nested
+    u32 nested_vcpu_id
+    u64 nested_io_gpr
+struct kvm_vcpu
+    pointer kvm
+    s32 cpu
+    s32 vcpu_id
+    s32 vcpu_idx
+    mutex mutex
+    pointer run
+    kvm_vcpu_arch arch
+"""
+
 _ARCH_LPID_U64 = "struct kvm_arch\n    u64 lpid" + _ARCH_START
 _ARCH_LPID_U32 = "struct kvm_arch\n    u32 lpid" + _ARCH_START
 
@@ -240,11 +256,11 @@ _NEWER = _XARRAY + _ARCH_SLOT + _SLOT_IN_TREES
 
 PROFILES: dict[str, str] = {
     "6.12-like": f"{_COMMON}{_POWERPC_QSPINLOCK}{_SPINLOCK}{_NEWER}"
-    f"{_ARCH_LPID_U64}{_ARCH_WITH_IDR}{_KVM_WITH_SETS}{_NESTED}",
+    f"{_ARCH_LPID_U64}{_ARCH_WITH_IDR}{_KVM_WITH_SETS}{_NESTED}{_VCPU}",
     "6.1-like": f"{_COMMON}{_GENERIC_QSPINLOCK}{_SPINLOCK}{_NEWER}"
-    f"{_ARCH_LPID_U32}{_ARCH_WITH_IDR}{_KVM_WITH_SETS}{_NESTED}",
+    f"{_ARCH_LPID_U32}{_ARCH_WITH_IDR}{_KVM_WITH_SETS}{_NESTED}{_VCPU}",
     "5.10-like": f"{_COMMON}{_PLAIN_SPINLOCK}{_SPINLOCK}{_ARCH_SLOT}{_SLOTS_IN_ARRAY}"
-    f"{_ARCH_LPID_U32}{_ARCH_WITH_ARRAY}{_KVM_WITH_POINTER}{_NESTED}",
+    f"{_ARCH_LPID_U32}{_ARCH_WITH_ARRAY}{_KVM_WITH_POINTER}{_NESTED}{_VCPU}",
 }
 """Layout text by the name of the family."""
 

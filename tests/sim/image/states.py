@@ -1,5 +1,6 @@
 """Random States that a kernel could be in, and a way to compare them without a renaming."""
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from nestscope.decoders.state import (
     Leaves,
     Memslot,
     NestedGuest,
+    Running,
     Source,
     State,
     Vm,
@@ -96,6 +98,12 @@ def nested_guests(draw: st.DrawFn, page_shift: int) -> tuple[NestedGuest, ...]:
 @st.composite
 def vms(draw: st.DrawFn, page_shift: int) -> Vm:
     radix = draw(st.sampled_from((True, True, True, False)))
+    guests = draw(nested_guests(page_shift)) if radix else ()
+    orphans = draw(nested_guests(page_shift))[:2] if radix else ()
+    guests = tuple(replace(each, address=at) for at, each in enumerate(guests))
+    orphans = tuple(replace(each, address=100 + at) for at, each in enumerate(orphans))
+    # Every orphan has a vCPU in it: nothing else leads there.
+    used = [*orphans, *(draw(st.lists(st.sampled_from(guests), max_size=3)) if guests else ())]
     return Vm(
         kvm=draw(st.integers(0, 2**64 - 1)),
         lpid=draw(st.integers(1, 4095)),
@@ -104,7 +112,9 @@ def vms(draw: st.DrawFn, page_shift: int) -> Vm:
         l1_ptcr=draw(st.integers(0, 2**64 - 1)),
         memslots=draw(memslots(radix=radix)),
         host_leaves=draw(leaves(page_shift)) if radix else Leaves(),
-        nested=draw(nested_guests(page_shift)) if radix else (),
+        nested=guests,
+        running=tuple(Running(vcpu, each.address or 0) for vcpu, each in enumerate(used)),
+        orphans=orphans,
     )
 
 
@@ -129,6 +139,7 @@ def _plain_vm(vm: Vm) -> dict[str, Any]:
         "memslots": [{**slot.__dict__, "rmap": list(slot.rmap)} for slot in vm.memslots],
         "host_leaves": list(vm.host_leaves),
         "nested": [{**guest.__dict__, "leaves": list(guest.leaves)} for guest in vm.nested],
+        "orphans": [{**guest.__dict__, "leaves": list(guest.leaves)} for guest in vm.orphans],
     }
 
 
@@ -141,10 +152,27 @@ def without_addresses(state: State) -> list[Any]:
             for slot in vm["memslots"]
         ]
         guests = [
-            {name: value for name, value in guest.items() if name != "shadow_pgtable"}
+            {name: value for name, value in guest.items() if name not in _GUEST_ADDRESSES}
             for guest in vm["nested"]
         ]
         slots.sort(key=lambda slot: (slot["base_gfn"], slot["id"]))
         guests.sort(key=lambda guest: guest["l1_lpid"])
-        found.append({**vm, "kvm": None, "memslots": slots, "nested": guests})
+        orphans = [
+            {name: value for name, value in guest.items() if name not in _GUEST_ADDRESSES}
+            for guest in vm["orphans"]
+        ]
+        running = [each.vcpu_id for each in vm["running"]]
+        found.append(
+            {
+                **vm,
+                "kvm": None,
+                "memslots": slots,
+                "nested": guests,
+                "orphans": orphans,
+                "running": running,
+            }
+        )
     return found
+
+
+_GUEST_ADDRESSES = ("shadow_pgtable", "address", "shadow_pate")
