@@ -2,7 +2,7 @@
 
 from itertools import islice
 
-from nestscope.decoders.audit import chains, guests, shadow
+from nestscope.decoders.audit import chains, guests, host, legal, readings, shadow
 from nestscope.decoders.audit.finding import INFO, Finding, Found, Rule
 from nestscope.decoders.audit.view import StateView
 from nestscope.decoders.state import State
@@ -21,15 +21,31 @@ RULES: tuple[Rule, ...] = (
     chains.no_entry_is_zero,
     chains.entry_is_a_page,
     chains.entries_differ,
+    readings.reserved_bits_are_zero,
+    readings.nodes_are_aligned,
+    readings.nodes_are_in_linear_map,
+    readings.list_has_its_tail,
+    readings.list_ends,
     guests.vcpu_uses_idr,
     guests.idr_holds_reference,
     guests.lpid_fits_entry,
     guests.shadow_lpid_is_unique,
     guests.shadow_tree_is_unique,
     guests.partition_table_leads_to_tree,
+    readings.idr_key_is_the_guests,
     shadow.page_is_the_vms,
     shadow.leaf_within_host_leaf,
     shadow.attributes_are_the_hosts,
+    host.leaf_within_memslot,
+    host.logging_slot_has_base_pages,
+    host.leaf_has_no_reserved_bits,
+    host.leaf_page_is_aligned,
+    host.chain_at_leaf_start,
+    host.chain_has_host_leaf,
+    readings.chain_can_be_walked,
+    legal.entries_are_in_use,
+    legal.chains_are_alike,
+    legal.vm_is_at_rest,
 )
 """All rules, in the order in which they are told."""
 
