@@ -1,0 +1,83 @@
+"""Declared reasons: they are found by the module's build, and a wrong one is told."""
+
+from pathlib import Path
+
+import pytest
+
+from nestscope.plugin.differential.coverage.blocks import Block, FunctionBlocks
+from nestscope.plugin.differential.coverage.module_text import Function
+from nestscope.plugin.differential.coverage.reasons import (
+    Reasons,
+    ReasonsError,
+    load_reasons,
+    wrong_reasons,
+)
+from nestscope.plugin.differential.coverage.report import coverage_document, make_report
+
+FUNCTION = Function("walk", ".text", 0x1000, 0x40, 0x1008)
+WALK = FunctionBlocks(
+    FUNCTION,
+    (Block(0x1008, 0x1010, ()), Block(0x1010, 0x1020, ()), Block(0x1020, 0x1040, ())),
+    False,
+)
+COUNTS = {0x1008: 7, 0x1010: 0, 0x1020: 0}
+
+
+def write(folder: Path, blocks: str) -> None:
+    (folder / "causes.toml").write_text('memory = "an allocation fails"\n')
+    (folder / "one.toml").write_text(f'release = "6.12"\nbuild_id = "abcd"\n{blocks}')
+
+
+def test_reasons_are_those_of_the_build(tmp_path: Path) -> None:
+    write(tmp_path, '[walk]\n0x10 = "memory"\n')
+    found = load_reasons("abcd", tmp_path)
+    assert found is not None
+    assert found.of("walk", 0x10) == "an allocation fails"
+    assert found.of("walk", 0x20) is None
+    assert load_reasons("ef01", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ('[walk]\n0x10 = "nobody"\n', "unknown cause 'nobody'"),
+        ('[walk]\nten = "memory"\n', "'ten' of walk is no distance"),
+        ("[walk\n", "cannot be used"),
+    ],
+)
+def test_damaged_list_is_refused(tmp_path: Path, blocks: str, message: str) -> None:
+    write(tmp_path, blocks)
+    with pytest.raises(ReasonsError, match=message):
+        load_reasons("abcd", tmp_path)
+
+
+def test_reason_for_a_block_that_ran_is_wrong() -> None:
+    reasons = Reasons("6.12", {("walk", 0x8): "x", ("walk", 0x10): "x", ("walk", 0x14): "x"})
+    assert wrong_reasons(reasons, [WALK], COUNTS) == [
+        "there is a reason for walk+0x8, but it ran",
+        "there is a reason for walk+0x14, where no block begins",
+    ]
+
+
+def test_report_says_what_is_covered_and_why_the_rest_is_not() -> None:
+    reasons = Reasons("6.12", {("walk", 0x10): "an allocation fails"})
+    report = make_report("6.12", "abcd", ["pseries: t"], [WALK], COUNTS, reasons)
+    (function,) = report.functions
+    assert (function.covered, round(function.percent, 1)) == (1, 33.3)
+    assert [(block.at, block.reason) for block in function.missing] == [
+        (0x10, "an allocation fails"),
+        (0x20, None),
+    ]
+    assert report.unexplained == (("walk", 0x20),)
+    document = coverage_document(report)
+    assert document["functions"][0]["block"][1] == {
+        "at": "0x10",
+        "offset": "0x1010",
+        "size": 0x10,
+        "count": 0,
+        "reason": "an allocation fails",
+    }
+
+
+def test_shipped_lists_are_well_formed() -> None:
+    assert load_reasons("no such build") is None
