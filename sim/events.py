@@ -125,6 +125,14 @@ class Migrate:
 
 
 @dataclass(frozen=True, slots=True)
+class Remap:
+    """The VMM puts other pages with the same contents in the place of a guest range (mremap)."""
+
+    gpa: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class CollapseHuge:
     """The host backs `1 << shift` bytes of guest memory at `gpa` with one huge page.
 
@@ -188,6 +196,7 @@ VmmEvent = (
     | GetDirtyLog
     | ClearDirtyLog
     | Migrate
+    | Remap
     | CollapseHuge
     | SplitHuge
     | Protect

@@ -69,9 +69,14 @@ class Observations:
     `host_pages`: real page numbers of abstract frames, where they matter: the
     kernel passes one as a guest address when it frees a table (transition 22).
     A frame that is not named has a number that no slot has.
+    `refused`: the errno with which the host refused what the event asks of its
+    memory management (a huge page); it then changed nothing.
+    `moved`: the pages that a migration moved, bit i for page i; None: all.
     """
 
     failures: tuple[str, ...] = ()
+    refused: int = 0
+    moved: int | None = None
     host_pages: Mapping[int, int] = field(default_factory=dict)
 
 

@@ -27,6 +27,7 @@ from nestscope.sim.events import (
     Migrate,
     MoveSlot,
     Protect,
+    Remap,
     SetSlotFlags,
     SplitHuge,
     VmmEvent,
@@ -35,6 +36,7 @@ from nestscope.sim.events import (
 from nestscope.sim.guest_tables import GuestTables
 from nestscope.sim.layout import BLR, LAYOUT, GuestLayout
 from nestscope.sim.operations import (
+    CreateGuest,
     DiscardMemory,
     Drop,
     Fetch,
@@ -116,6 +118,8 @@ class Guest:
                 return [Hcall(number, args)]
             case Drop(l1_lpid):
                 return self._drop(l1_lpid)
+            case CreateGuest():
+                return self.setup()
             case WriteWord(gpa, value):
                 return [self._write_anywhere(gpa, value)]
         return self._vmm(operation)
@@ -133,7 +137,9 @@ class Guest:
                 self._require_disposable(gpa, length)
                 self.tables.forget(gpa, length)
                 return [Discard(gpa, length)]
-            case Migrate(gpa, length) | Protect(gpa, length) | Age(gpa, length):
+            case Migrate(gpa, length) | Remap(gpa, length) | Protect(gpa, length):
+                self._require_data(gpa, length)
+            case Age(gpa, length):
                 self._require_data(gpa, length)
             case CollapseHuge(gpa, shift):
                 self._require_data(gpa, 1 << shift)

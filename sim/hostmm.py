@@ -12,6 +12,7 @@ from typing import Protocol
 
 from nestscope.sim.constants import PMD_SHIFT, PUD_SHIFT
 from nestscope.sim.steps import Steps
+from nestscope.sim.vmas import Vmas
 
 ZERO_FRAME = 1
 """The shared zero page; 0 is never a frame."""
@@ -34,8 +35,9 @@ class HostMemory:
 
     `pages`: frames of base pages, by hva >> page_shift. `huge[shift]`: first
     frames of huge pages, by hva >> shift. `protected`: pages that the VMM made
-    read-only. Methods that change translations are paths (`sim.steps`), because
-    the notifier runs before and after them.
+    read-only. `parts`: frames of a huge page that is mapped by base pages (a folio
+    whose mapping was split), with the folio's first frame. Methods that change
+    translations are paths (`sim.steps`), because the notifier runs before and after them.
     """
 
     __slots__ = (
@@ -46,7 +48,9 @@ class HostMemory:
         "page_shift",
         "page_size",
         "pages",
+        "parts",
         "protected",
+        "vmas",
     )
 
     def __init__(self, page_shift: int, first_frame: int = ZERO_FRAME + 1) -> None:
@@ -55,6 +59,8 @@ class HostMemory:
         self.pages: dict[int, int] = {}
         self.huge: dict[int, dict[int, int]] = {}
         self.protected: set[int] = set()
+        self.parts: dict[int, int] = {}
+        self.vmas = Vmas()
         self.contents: dict[int, bytearray] = {}
         self.next_frame = first_frame
         self.notifier: MmuNotifier | None = None
@@ -215,20 +221,67 @@ class HostMemory:
             if hva < block + 1 << shift and block << shift < end
         ]
 
-    def migrate(self, hva: int, length: int) -> Steps[None]:
-        """Move private pages to other frames with the same contents (page migration)."""
-        end = hva + length
-        yield from self.before(hva, end)
-        for page in self.held_pages(hva, end):
-            old = self.pages[page]
-            if old != ZERO_FRAME:
-                self.move_contents(old, self.new_page(page))
-        for shift, at in self.huge_pages(hva, end):
-            first = self.huge[shift][at >> shift]
-            self.huge[shift][at >> shift] = fresh = self.fresh_block(shift)
-            for i in range(1 << shift - self.page_shift):
-                self.move_contents(first + i, fresh + i)
-        yield from self.after(hva, end)
+    def migrate(self, hva: int, length: int, moved: int | None = None) -> Steps[None]:
+        """Move private pages to other frames, one after the other (`soft_offline_page`).
+
+        `moved` says which were moved, bit i for page i; None: all. A page is looked up
+        for reading first. A huge page is split to its base pages before one of them is
+        moved, and that unmaps all of it (`unmap_folio`); hugetlbfs pages move as they are.
+        """
+        first = hva >> self.page_shift
+        for i in range(length >> self.page_shift):
+            frame, shift = self.find(first + i)
+            at = (first + i) << self.page_shift
+            if shift > PMD_SHIFT:
+                yield from self.migrate_huge(at & -1 << shift, shift)
+            elif not frame:
+                self.read_fault(first + i)
+            elif frame != ZERO_FRAME:
+                if shift:
+                    yield from self.split(at & -1 << shift, shift)
+                yield from self.dissolve(first + i, frame)
+                if moved is None or moved >> i & 1:
+                    yield from self.before(at, at + self.page_size)
+                    self.move_contents(frame, self.new_page(first + i))
+                    yield from self.after(at, at + self.page_size)
+
+    def dissolve(self, page: int, frame: int) -> Steps[None]:
+        """Make base pages of their own of the folio that `frame` is a part of."""
+        first = self.parts.get(frame)
+        if first is None:
+            return
+        start = page - (frame - first) << self.page_shift
+        yield from self.before(start, start + (1 << PMD_SHIFT))
+        for part in range(first, first + (1 << PMD_SHIFT - self.page_shift)):
+            self.parts.pop(part, None)
+        yield from self.after(start, start + (1 << PMD_SHIFT))
+
+    def migrate_huge(self, hva: int, shift: int) -> Steps[None]:
+        """Move a whole huge page."""
+        yield from self.before(hva, hva + (1 << shift))
+        first = self.huge[shift][hva >> shift]
+        self.huge[shift][hva >> shift] = fresh = self.fresh_block(shift)
+        for i in range(1 << shift - self.page_shift):
+            self.move_contents(first + i, fresh + i)
+        yield from self.after(hva, hva + (1 << shift))
+
+    def remap(self, hva: int, length: int) -> Steps[None]:
+        """Put other pages with the same contents in the place of a range (mremap).
+
+        The range is unmapped, then the pages that were filled elsewhere move in.
+        """
+        fresh: dict[int, int] = {}
+        for page in range(hva >> self.page_shift, hva + length >> self.page_shift):
+            old = self.read_fault(page)
+            fresh[page] = self.next_frame
+            self.next_frame += 1
+            if old in self.contents:
+                self.contents[fresh[page]] = bytearray(self.contents[old])
+        for block in self.vmas.replace(hva, hva + length, origin=self.next_frame):
+            yield from self.split(block, PMD_SHIFT)
+        yield from self.discard(hva, length)
+        self.pages.update(fresh)
+        self.protected.difference_update(fresh)
 
     def move_contents(self, old: int, new: int) -> None:
         """Give the contents of one frame to another."""
@@ -246,9 +299,11 @@ class HostMemory:
     def collapse(self, hva: int, shift: int) -> Steps[None]:
         """Back `1 << shift` bytes at `hva` with one huge page (khugepaged, hugetlbfs).
 
-        Contents stay; absent parts become zeros.
+        Contents stay; absent parts become zeros. Nothing happens where there is one.
         """
         end = hva + (1 << shift)
+        if hva >> shift in self.huge.get(shift, ()):
+            return
         yield from self.before(hva, end)
         first = self.fresh_block(shift)
         base = hva >> self.page_shift
@@ -262,18 +317,30 @@ class HostMemory:
         yield from self.after(hva, end)
 
     def split(self, hva: int, shift: int) -> Steps[None]:
-        """Turn a huge page into base pages of the same frames (`__split_huge_pmd`)."""
+        """Map a block by base pages; those of a huge page keep their frames.
+
+        `__split_huge_pmd`, which tells the notifier without a huge page, too.
+        """
         end = hva + (1 << shift)
         yield from self.before(hva, end)
-        first = self.huge[shift].pop(hva >> shift)
-        for i in range(1 << shift - self.page_shift):
-            self.pages[(hva >> self.page_shift) + i] = first + i
-        if not self.huge[shift]:
-            del self.huge[shift]
+        first = self.huge.get(shift, {}).pop(hva >> shift, None)
+        if first is not None:
+            for i in range(1 << shift - self.page_shift):
+                self.pages[(hva >> self.page_shift) + i] = first + i
+                self.parts[first + i] = first
+            if not self.huge[shift]:
+                del self.huge[shift]
         yield from self.after(hva, end)
 
+    def cut(self, hva: int, length: int) -> Steps[None]:
+        """Make a VMA of a range for a moment: what it cuts is split."""
+        for block in self.vmas.cut(hva, hva + length):
+            yield from self.split(block, PMD_SHIFT)
+
     def protect(self, hva: int, length: int, *, writable: bool) -> Steps[None]:
-        """mprotect(2): `change_protection` notifies around the change."""
+        """mprotect(2): the VMAs are cut first, then `change_protection` notifies around."""
+        for block in self.vmas.protect(hva, hva + length, writable=writable):
+            yield from self.split(block, PMD_SHIFT)
         yield from self.before(hva, hva + length)
         pages = range(hva >> self.page_shift, (hva + length) >> self.page_shift)
         if writable:

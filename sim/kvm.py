@@ -113,11 +113,13 @@ class Kvm:
         "mmu_invalidate_in_progress",
         "mmu_invalidate_seq",
         "mn_active_invalidate_count",
+        "moved",
         "nested",
         "page_shift",
         "payload_frame",
         "pgtable",
         "radix",
+        "refused",
         "reserved",
         "running",
         "slots_lock",
@@ -148,6 +150,8 @@ class Kvm:
         self.payload_frame = 0
         self.failures: list[str] = list(NOTHING_UNUSUAL.failures)
         self.host_pages: Mapping[int, int] = NOTHING_UNUSUAL.host_pages
+        self.refused = 0
+        self.moved: int | None = None
         self.uses_after_free: list[str] = []
 
     def new_address(self) -> int:

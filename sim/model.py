@@ -65,10 +65,12 @@ class Model:
         if observed is not NOTHING_UNUSUAL:
             kvm.failures = list(observed.failures)
             kvm.host_pages = observed.host_pages
+            kvm.refused, kvm.moved = observed.refused, observed.moved
         result = drain(self.path(event))
         if kvm.failures:
             raise UnmodelledError(f"these failures found no place to strike: {kvm.failures}")
         kvm.host_pages = NOTHING_UNUSUAL.host_pages
+        kvm.refused, kvm.moved = 0, None
         return result
 
     def create_vm(self) -> None:

@@ -191,6 +191,11 @@ class Drop:
     l1_lpid: int
 
 
+@dataclass(frozen=True, slots=True)
+class CreateGuest:
+    """The VMM makes the VM with its first memslot again, after it was destroyed."""
+
+
 Operation = (
     Map
     | Unmap
@@ -206,5 +211,6 @@ Operation = (
     | RptInvalidate
     | DiscardMemory
     | Drop
+    | CreateGuest
     | VmmEvent
 )

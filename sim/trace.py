@@ -36,6 +36,8 @@ With the header `nestscope-trace 3`, also:
 
     word 0x600000 0xc000000000900187
     hcall 0xf804 0x30000 0x31000
+    remap 0x900000 0x10000
+    create
 
 A trace is written with the lowest header that knows all its verbs.
 
@@ -56,6 +58,7 @@ from nestscope.sim.events import (
     Migrate,
     MoveSlot,
     Protect,
+    Remap,
     SetSlotFlags,
     SplitHuge,
     SwitchToHpt,
@@ -64,6 +67,7 @@ from nestscope.sim.events import (
 )
 from nestscope.sim.operations import (
     SHIFTS,
+    CreateGuest,
     DiscardMemory,
     Drop,
     Fetch,
@@ -145,6 +149,8 @@ _PARSERS_3: dict[str, Callable[[Words], Operation]] = {
     "hcall": lambda w: RawHcall(
         w.number("the hypercall"), w.numbers("an argument", _MOST_ARGUMENTS)
     ),
+    "remap": lambda w: Remap(w.number("gpa"), w.number("the length")),
+    "create": lambda _: CreateGuest(),
 }
 """Verbs that came with version 3."""
 
@@ -226,7 +232,7 @@ def format_operation(operation: Operation) -> str:
 
 
 def _format_later(  # noqa: PLR0912  one a verb
-    operation: WriteWord | RawHcall | RptInvalidate | VmmEvent,
+    operation: WriteWord | RawHcall | RptInvalidate | CreateGuest | VmmEvent,
 ) -> str:
     """Return the line of an operation that needs version 2 or more."""
     match operation:
@@ -253,6 +259,10 @@ def _format_later(  # noqa: PLR0912  one a verb
             return f"cleardirty {slot} {first} {count}"
         case Migrate(gpa, length):
             return f"migrate {gpa:#x} {length:#x}"
+        case Remap(gpa, length):
+            return f"remap {gpa:#x} {length:#x}"
+        case CreateGuest():
+            return "create"
         case CollapseHuge(gpa, shift):
             return f"collapse {gpa:#x} {_SIZE_NAMES[shift]}"
         case SplitHuge(gpa, shift):

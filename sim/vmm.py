@@ -1,6 +1,6 @@
 """What the VMM and its host do to the VM: memory, slots, ageing, the dirty log."""
 
-from nestscope.sim.constants import EINVAL, PMD_SHIFT, U64
+from nestscope.sim.constants import EFAULT, EINVAL, PMD_SHIFT, U64
 from nestscope.sim.dirty import clear_dirty_log, get_dirty_log
 from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.events import (
@@ -16,6 +16,7 @@ from nestscope.sim.events import (
     Migrate,
     MoveSlot,
     Protect,
+    Remap,
     Result,
     SetSlotFlags,
     SplitHuge,
@@ -35,10 +36,11 @@ def path(kvm: Kvm, event: Event) -> Steps[Result]:
     """Return the path of an event of the VMM or its host."""
     match event:
         case Write(gpa, data):
-            yield from write(kvm, gpa, data)
+            return (yield from write(kvm, gpa, data))
         case Discard(gpa, length):
             return (yield from discard(kvm, gpa, length))
         case AddSlot(slot, gpa, size, hva, flags):
+            map_memory(kvm, hva, size)
             return result_of((yield from set_memory_region(kvm, slot, gpa, size, hva, flags)))
         case DeleteSlot(slot):
             return result_of((yield from set_memory_region(kvm, slot, 0, 0, 0, 0)))
@@ -57,11 +59,12 @@ def path(kvm: Kvm, event: Event) -> Steps[Result]:
             return result_of((yield from switch_to_hpt(kvm)))
         case _:
             return (yield from memory_path(kvm, event))
-    return DONE
 
 
 def memory_path(kvm: Kvm, event: Event) -> Steps[Result]:
     """Return the path of an event of the host's memory management."""
+    if kvm.refused:
+        return result_of(-kvm.refused)
     match event:
         case Age(gpa, length):
             hva = hva_of_range(kvm, gpa, length)
@@ -69,7 +72,10 @@ def memory_path(kvm: Kvm, event: Event) -> Steps[Result]:
         case TestAge(gpa):
             return Result(ret=int(test_age(kvm, vmm_hva(kvm, gpa))))
         case Migrate(gpa, length):
-            yield from kvm.memory.migrate(hva_of_range(kvm, gpa, length), length)
+            yield from kvm.memory.migrate(hva_of_range(kvm, gpa, length), length, kvm.moved)
+            forget_payload(kvm)
+        case Remap(gpa, length):
+            yield from kvm.memory.remap(hva_of_range(kvm, gpa, length), length)
             forget_payload(kvm)
         case Protect(gpa, length, writable):
             hva = hva_of_range(kvm, gpa, length)
@@ -131,14 +137,16 @@ def aligned_hva(kvm: Kvm, gpa: int, shift: int) -> int:
     return hva
 
 
-def write(kvm: Kvm, gpa: int, data: bytes) -> Steps[None]:
-    """Write guest memory through the VMM's mapping; slots are contiguous there."""
+def write(kvm: Kvm, gpa: int, data: bytes) -> Steps[Result]:
+    """Write guest memory through the VMM's mapping; slots are contiguous there.
+
+    -EFAULT at a page that the VMM made read-only for itself; what lies before is written.
+    """
     if not data:
-        return
+        return DONE
     hva = vmm_hva(kvm, gpa)
     vmm_hva(kvm, gpa + len(data) - 1)
-    if not (yield from kvm.memory.write(hva, data)):
-        raise UnmodelledError(f"the VMM writes to {gpa:#x}, which it made read-only")
+    return DONE if (yield from kvm.memory.write(hva, data)) else result_of(-EFAULT)
 
 
 def touch_for_write(kvm: Kvm, gpa: int) -> Steps[int]:
@@ -168,11 +176,22 @@ def discard(kvm: Kvm, gpa: int, length: int) -> Steps[Result]:
 
 
 def split(kvm: Kvm, gpa: int, shift: int) -> Steps[None]:
-    """Split the huge page that holds `gpa`."""
+    """Split the huge page that holds `gpa`: a VMA is cut out of its second base page."""
+    memory = kvm.memory
     hva = vmm_hva(kvm, gpa) & -1 << shift
-    if hva >> shift not in kvm.memory.huge.get(shift, {}):
-        raise UnmodelledError(f"there is no huge page of 2^{shift} bytes at {gpa:#x}")
-    yield from kvm.memory.split(hva, shift)
+    found = memory.find(hva >> memory.page_shift)[1]
+    if shift not in HUGE_SHIFTS or (found > PMD_SHIFT) != (shift > PMD_SHIFT):
+        raise UnmodelledError(f"a huge page of 2^{found} bytes at {gpa:#x} is split at 2^{shift}")
+    if shift > PMD_SHIFT:
+        yield from memory.split(hva, shift)
+    else:
+        yield from memory.cut(hva + memory.page_size, memory.page_size)
+
+
+def map_memory(kvm: Kvm, hva: int, size: int) -> None:
+    """Map the memory of a new slot, before the ioctl, where the range is one of pages."""
+    if not (hva | size) & ((1 << kvm.page_shift) - 1):
+        kvm.memory.vmas.map(hva, hva + size)
 
 
 def forget_payload(kvm: Kvm) -> None:

@@ -6,18 +6,21 @@ from contextlib import AbstractContextManager, nullcontext
 from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.decoders.read_state import StateReader
 from nestscope.decoders.state import Source, State
+from nestscope.plugin.differential.vmm_commands import vmm_command
 from nestscope.plugin.mi.session import GdbSession
 from nestscope.plugin.qemu.channel import Reply
-from nestscope.plugin.qemu.errors import LabError
 from nestscope.plugin.qemu.lab import Lab
+from nestscope.sim.constants import U64
 from nestscope.sim.events import (
     Access,
-    AddSlot,
     CreateVm,
+    DestroyVm,
     Discard,
     Event,
+    GetDirtyLog,
     Hcall,
     LoadCode,
+    Migrate,
     Result,
     Write,
 )
@@ -79,8 +82,6 @@ class LabMachine:
         match event:
             case CreateVm():
                 return ["vm"]
-            case AddSlot(slot, gpa, size):
-                return [f"slot {slot} {gpa:#x} {size:#x} 0"]
             case LoadCode():
                 return [
                     "vcpu",
@@ -101,7 +102,7 @@ class LabMachine:
                 ]
             case Discard(gpa, length):
                 return [f"discard {gpa:#x} {length:#x}"]
-        raise LabError(f"the lab has no command for the event {event}")
+        return [vmm_command(event)]
 
     def _result(self, event: Event, replies: Sequence[Reply]) -> Result:
         match event:
@@ -114,4 +115,13 @@ class LabMachine:
                     value=reply["r5"] if kind == "load" else None,
                     **{name: reply[name] for name in names},
                 )
-        return Result()
+            case GetDirtyLog():
+                reply = replies[0]
+                bitmap = None if reply["ret"] else int.from_bytes(reply.data, "little")
+                return Result(ret=reply["ret"] & U64, value=bitmap)
+            case Migrate():
+                return Result(value=replies[0]["moved"])
+            case CreateVm() | LoadCode() | DestroyVm():
+                return Result()
+        refused = (reply["ret"] for reply in replies if reply["ret"])
+        return Result(ret=next(refused, 0) & U64)

@@ -3,6 +3,7 @@
 import pytest
 
 from nestscope.decoders.state import Memslot
+from nestscope.sim.constants import EFAULT, U64
 from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.facts import Observations
 
@@ -226,6 +227,7 @@ def test_a_page_that_the_vmm_cannot_write_is_mapped_read_only_and_a_store_fails(
 
 def test_the_vmm_itself_cannot_write_what_it_protected() -> None:
     world = World()
-    world.run("protect 0x900000 0x10000 ro")
-    with pytest.raises(UnmodelledError, match="read-only"):
-        world.run("write 0x900000 3")
+    world.run("write 0x900000 5", "protect 0x900000 0x10000 ro")
+    assert world.run("write 0x900000 3").ret == U64 & -EFAULT
+    world.run(f"map 1 {0x1000000:#x} 0x900000 64K rwxRC")
+    assert world.run(f"load 1 {0x1000000:#x}").value == 5

@@ -7,19 +7,12 @@
 #include <stdint.h>
 
 #define MAX_ARGS 24
-#define MAX_SLOTS 32
+#define MAX_SLOTS 64
 
 /* One command line, split at blanks. argv[0] is the command's name. */
 struct command {
 	int argc;
 	char *argv[MAX_ARGS];
-};
-
-/* A memslot and the anonymous memory behind it. size == 0: not in use. */
-struct slot {
-	uint64_t gpa;
-	uint64_t size;
-	unsigned char *hva;
 };
 
 /* reply.c: the agent's answers, one line for each command. */
@@ -28,26 +21,56 @@ void reply_flush(void);
 void reply_raw(const void *bytes, size_t length);
 void reply(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void reply_error(const char *what, int err);
+/* `ok ret=N`: 0, or the negative errno of a system call that returned -1. */
+void reply_result(int returned);
 void reply_file(const char *path);
 
 /* Number in argv[i]; sets *bad when it is missing or malformed. */
 uint64_t number(const struct command *c, int i, int *bad);
 
-/* vm.c: /dev/kvm, the VM, its memory. */
+/* vm.c: /dev/kvm, the VM, the mode of its MMU. */
 extern int vm_fd;
-unsigned char *guest_memory(uint64_t gpa, uint64_t length);
 void do_hello(const struct command *c);
 void do_vm(const struct command *c);
-void do_slot(const struct command *c);
 void do_destroy(const struct command *c);
+void do_mmu(const struct command *c);
+void do_htab(const struct command *c);
 void do_listing(const struct command *c);
+
+/* slots.c: memslots and their dirty logs. */
+unsigned char *guest_memory(uint64_t gpa, uint64_t length);
+void forget_slots(void);
+void do_slot(const struct command *c);
+void do_region(const struct command *c);
+void do_move(const struct command *c);
+void do_flags(const struct command *c);
+void do_dirtylog(const struct command *c);
+void do_cleardirty(const struct command *c);
+
+/* arena.c: where the VMM has memory. */
+unsigned char *free_place(uint64_t gpa, uint64_t size);
+int ensure_memory(uint64_t hva, uint64_t size, int huge);
+int release_memory(uint64_t hva, uint64_t size);
+int has_memory(uint64_t hva, uint64_t size);
+void free_memory(void);
 
 /* memory.c: bytes of guest memory, seen and changed from the VMM's side. */
 void do_write(const struct command *c);
 void do_read(const struct command *c);
-void do_discard(const struct command *c);
 void do_peek(const struct command *c);
 void do_poke(const struct command *c);
+
+/* host.c: what the host's memory management does to guest memory. */
+void do_discard(const struct command *c);
+void do_collapse(const struct command *c);
+void do_split(const struct command *c);
+void do_protect(const struct command *c);
+void do_migrate(const struct command *c);
+void do_remap(const struct command *c);
+void do_softdirty(const struct command *c);
+
+/* age.c: the host looks whether pages were used. */
+void do_age(const struct command *c);
 
 /* guest.c: the vCPU and what runs on it. */
 void vcpu_close(void);

@@ -12,13 +12,26 @@
  *
  *     hello                              page_size pid nested_hv release
  *     vm                                 KVM_CREATE_VM with KVM_CAP_PPC_NESTED_HV
- *     slot ID GPA SIZE FLAGS [huge]      anonymous memory as a memslot; hva. SIZE 0 deletes
+ *     slot ID GPA SIZE FLAGS [huge]      a memslot with memory of its own; hva. SIZE 0 deletes
+ *     region ID GPA SIZE HVA FLAGS       any memslot over any memory, fresh where there is
+ *                                        none: ret, as of all that follow here
+ *     move ID GPA | flags ID FLAGS       change a memslot
+ *     dirtylog ID                        KVM_GET_DIRTY_LOG: ret bytes=N and the bitmap
+ *     cleardirty ID FIRST COUNT          KVM_CLEAR_DIRTY_LOG
+ *     mmu FLAGS PROCESS_TABLE            KVM_PPC_CONFIGURE_V3_MMU
+ *     htab ORDER                         KVM_PPC_ALLOCATE_HTAB
  *     vcpu                               one vCPU in PAPR mode
  *     stub CODE_GPA MAILBOX_GPA          the guest's hypercall loop
  *     payload GPA                        the nested guest's code, for nested real address 0
  *     write GPA HEX | read GPA LEN       at most 4096 bytes, through the VMM's mapping
  *     peek GPA | poke GPA VALUE          one byte
- *     discard GPA LEN                    madvise(MADV_DONTNEED)
+ *     discard GPA LEN                    madvise(MADV_DONTNEED); ret, as of all of host.c
+ *     collapse GPA SHIFT | split GPA SHIFT
+ *                                        a huge page comes, or becomes base pages
+ *     protect GPA LEN WRITABLE           mprotect
+ *     migrate GPA LEN | remap GPA LEN    the same contents in other host pages
+ *     age GPA LEN                        the host clears R (`clear_young`)
+ *     softdirty                          the host write-protects everything
  *     hcall NR [A0 .. A6]                ret r4
  *     enter L1_LPID NIP R3 R4 R5 STATE_GPA
  *                                        H_ENTER_NESTED: ret (the trap) nip msr r3 r4 r5 r6
@@ -81,12 +94,17 @@ static const struct {
 	const char *name;
 	void (*run)(const struct command *c);
 } commands[] = {
-	{ "hello", do_hello },	   { "vm", do_vm },	    { "slot", do_slot },
-	{ "vcpu", do_vcpu },	   { "stub", do_stub },	    { "payload", do_payload },
-	{ "write", do_write },	   { "read", do_read },	    { "peek", do_peek },
-	{ "poke", do_poke },	   { "discard", do_discard }, { "hcall", do_hcall },
-	{ "enter", do_enter },	   { "listing", do_listing }, { "destroy", do_destroy },
-	{ "dmesg", do_dmesg },	   { "crash", do_crash },
+	{ "hello", do_hello }, { "vm", do_vm }, { "slot", do_slot },
+	{ "region", do_region }, { "move", do_move }, { "flags", do_flags },
+	{ "dirtylog", do_dirtylog }, { "cleardirty", do_cleardirty }, { "mmu", do_mmu },
+	{ "htab", do_htab }, { "vcpu", do_vcpu }, { "stub", do_stub },
+	{ "payload", do_payload }, { "write", do_write }, { "read", do_read },
+	{ "peek", do_peek }, { "poke", do_poke }, { "discard", do_discard },
+	{ "collapse", do_collapse }, { "split", do_split }, { "protect", do_protect },
+	{ "migrate", do_migrate }, { "remap", do_remap }, { "age", do_age },
+	{ "softdirty", do_softdirty }, { "hcall", do_hcall }, { "enter", do_enter },
+	{ "listing", do_listing }, { "destroy", do_destroy }, { "dmesg", do_dmesg },
+	{ "crash", do_crash },
 };
 
 static void execute(char *line)

@@ -2,12 +2,48 @@
 /* Bytes of guest memory from the VMM's side. None of these touches the host tree by itself. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "agent.h"
 
 #define MAX_TRANSFER 4096
+#define PAGE 4096 /* the smallest that any kernel here has */
+
+static sigjmp_buf not_allowed;
+
+static void on_fault(int number)
+{
+	siglongjmp(not_allowed, number);
+}
+
+/* Copy between guest memory and a buffer; -1 with EFAULT where the VMM may not. */
+static int guarded_copy(unsigned char *to, const unsigned char *from, size_t length)
+{
+	struct sigaction guard = { .sa_handler = on_fault }, segv, bus;
+	int r = -1;
+
+	sigaction(SIGSEGV, &guard, &segv);
+	sigaction(SIGBUS, &guard, &bus);
+	if (!sigsetjmp(not_allowed, 1)) {
+		/* An aligned word changes at once: a walker never sees half of a PTE. */
+		if (length == 8 && !((uintptr_t)to % 8)) {
+			uint64_t word;
+
+			memcpy(&word, from, 8);
+			*(volatile uint64_t *)to = word;
+		} else {
+			memcpy(to, from, length);
+		}
+		r = 0;
+	}
+	sigaction(SIGSEGV, &segv, NULL);
+	sigaction(SIGBUS, &bus, NULL);
+	if (r)
+		errno = EFAULT;
+	return r;
+}
 
 static int nibble(char c)
 {
@@ -18,7 +54,7 @@ static int nibble(char c)
 	return -1;
 }
 
-/* write GPA HEX: at most 4 KiB. */
+/* write GPA HEX: at most 4 KiB. ret */
 void do_write(const struct command *c)
 {
 	unsigned char bytes[MAX_TRANSFER], *to;
@@ -45,24 +81,24 @@ void do_write(const struct command *c)
 		reply_error("no-slot", EFAULT);
 		return;
 	}
-	/* An aligned word changes at once: a walker never sees half of a PTE. */
-	if (length == 8 && gpa % 8 == 0) {
-		uint64_t word;
-
-		memcpy(&word, bytes, 8);
-		*(volatile uint64_t *)to = word;
-	} else {
-		memcpy(to, bytes, length);
+	/* Page by page: what lies before a page that is not writable is written. */
+	for (size_t done = 0, part; done < length; done += part) {
+		part = PAGE - ((uintptr_t)to + done) % PAGE;
+		part = part < length - done ? part : length - done;
+		if (guarded_copy(to + done, bytes + done, part)) {
+			reply_result(-1);
+			return;
+		}
 	}
-	reply("ok");
+	reply_result(0);
 }
 
 /* read GPA LEN: at most 4 KiB. Untouched memory reads as zero. */
 void do_read(const struct command *c)
 {
 	static const char digits[] = "0123456789abcdef";
+	unsigned char bytes[MAX_TRANSFER], *from;
 	char hex[2 * MAX_TRANSFER];
-	const unsigned char *from;
 	int bad = 0;
 	uint64_t gpa = number(c, 1, &bad), length = number(c, 2, &bad);
 
@@ -75,33 +111,17 @@ void do_read(const struct command *c)
 		reply_error("no-slot", EFAULT);
 		return;
 	}
+	if (guarded_copy(bytes, from, length)) {
+		reply_error("read", errno);
+		return;
+	}
 	for (size_t i = 0; i < length; i++) {
-		hex[2 * i] = digits[from[i] >> 4];
-		hex[2 * i + 1] = digits[from[i] & 15];
+		hex[2 * i] = digits[bytes[i] >> 4];
+		hex[2 * i + 1] = digits[bytes[i] & 15];
 	}
 	reply_raw("ok data=", 8);
 	reply_raw(hex, 2 * length);
 	reply_raw("\n", 1);
-}
-
-/* discard GPA LEN: give the host pages back; the kernel's MMU notifier runs. */
-void do_discard(const struct command *c)
-{
-	int bad = 0;
-	uint64_t gpa = number(c, 1, &bad), length = number(c, 2, &bad);
-	unsigned char *at;
-
-	if (bad) {
-		reply_error("arguments", EINVAL);
-		return;
-	}
-	at = guest_memory(gpa, length);
-	if (!at)
-		reply_error("no-slot", EFAULT);
-	else if (madvise(at, length, MADV_DONTNEED))
-		reply_error("madvise", errno);
-	else
-		reply("ok");
 }
 
 /* peek GPA: the VMM reads a byte (of a fresh page: the zero page appears). */
@@ -109,25 +129,29 @@ void do_peek(const struct command *c)
 {
 	int bad = 0;
 	uint64_t gpa = number(c, 1, &bad);
-	volatile unsigned char *at = bad ? NULL : guest_memory(gpa, 1);
+	unsigned char byte, *at = bad ? NULL : guest_memory(gpa, 1);
 
 	if (!at)
 		reply_error(bad ? "arguments" : "no-slot", bad ? EINVAL : EFAULT);
+	else if (guarded_copy(&byte, at, 1))
+		reply_error("read", errno);
 	else
-		reply("ok value=%#x", *at);
+		reply("ok value=%#x", byte);
 }
 
 /* poke GPA VALUE: the VMM writes a byte (a page of its own appears). */
 void do_poke(const struct command *c)
 {
 	int bad = 0;
-	uint64_t gpa = number(c, 1, &bad), value = number(c, 2, &bad);
-	volatile unsigned char *at = bad ? NULL : guest_memory(gpa, 1);
+	uint64_t gpa = number(c, 1, &bad);
+	unsigned char value = number(c, 2, &bad), *at = bad ? NULL : guest_memory(gpa, 1);
 
 	if (!at) {
 		reply_error(bad ? "arguments" : "no-slot", bad ? EINVAL : EFAULT);
 		return;
 	}
-	*at = value;
-	reply("ok");
+	if (guarded_copy(at, &value, 1))
+		reply_error("write", errno);
+	else
+		reply("ok");
 }

@@ -73,6 +73,11 @@ void reply_error(const char *what, int err)
 	reply("error %s errno=%d", what, err);
 }
 
+void reply_result(int returned)
+{
+	reply("ok ret=%d", returned < 0 ? -errno : returned);
+}
+
 /* `ok bytes=N` and the N bytes of a file whose size is not known before it is read. */
 void reply_file(const char *path)
 {

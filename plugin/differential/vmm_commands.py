@@ -1,0 +1,58 @@
+"""The agent's commands for what VMM and host do to a VM."""
+
+from nestscope.plugin.qemu.errors import LabError
+from nestscope.sim.events import (
+    AddSlot,
+    Age,
+    ClearDirtyLog,
+    CollapseHuge,
+    DeleteSlot,
+    DestroyVm,
+    GetDirtyLog,
+    Migrate,
+    MoveSlot,
+    Protect,
+    Remap,
+    SetSlotFlags,
+    SplitHuge,
+    SwitchToHpt,
+    VmmEvent,
+)
+
+
+def vmm_command(event: VmmEvent) -> str:  # noqa: PLR0912  one an event
+    """Return the agent's command line for an event of the VMM or its host.
+
+    Raises:
+        LabError: for an event that nothing in a kernel can be made to do.
+    """
+    match event:
+        case AddSlot(slot, gpa, size, hva, flags):
+            return f"region {slot} {gpa:#x} {size:#x} {hva:#x} {flags}"
+        case DeleteSlot(slot):
+            return f"region {slot} 0 0 0 0"
+        case MoveSlot(slot, gpa):
+            return f"move {slot} {gpa:#x}"
+        case SetSlotFlags(slot, flags):
+            return f"flags {slot} {flags}"
+        case GetDirtyLog(slot):
+            return f"dirtylog {slot}"
+        case ClearDirtyLog(slot, first, count):
+            return f"cleardirty {slot} {first} {count}"
+        case CollapseHuge(gpa, shift):
+            return f"collapse {gpa:#x} {shift}"
+        case SplitHuge(gpa, shift):
+            return f"split {gpa:#x} {shift}"
+        case Protect(gpa, length, writable):
+            return f"protect {gpa:#x} {length:#x} {int(writable)}"
+        case Migrate(gpa, length):
+            return f"migrate {gpa:#x} {length:#x}"
+        case Remap(gpa, length):
+            return f"remap {gpa:#x} {length:#x}"
+        case Age(gpa, length):
+            return f"age {gpa:#x} {length:#x}"
+        case DestroyVm():
+            return "destroy"
+        case SwitchToHpt():
+            return "mmu 0 0"
+    raise LabError(f"a live kernel cannot be made to do this alone: {event}")
