@@ -34,19 +34,27 @@ def shrink_and_record(
     """
     budget = Budget(station.options.shrink_tries, station.options.shrink_seconds)
 
+    runs = 0
+
     def shows(program: Program) -> Program | None:
+        nonlocal runs
+        runs += 1
         result = run_program(station, program, stop)
         same = result.trouble is not None and result.trouble.signature == task.signature
         return result.executed if same else None
 
     original = shows(task.operations)
+    if original is None:
+        # Some troubles show once in a boot only (WARN_ON_ONCE).
+        station.retire()
+        original = shows(task.operations)
     shortest = shrink(original, shows, budget) if original is not None else task.operations
     trouble, files = _keep(station, shortest, stop)
     release = station.booted().live.machine.kernel.release
     return ShrunkFinding(
         trouble=trouble or Trouble("difference", task.signature, task.signature),
         operations=shortest,
-        tries=budget.used + 1,
+        tries=runs,
         seconds=time.monotonic() - budget.started,
         reproduced=trouble is not None and trouble.signature == task.signature,
         release=release,

@@ -1,7 +1,7 @@
 """A station: one lab machine that runs program after program, each in a clean VM."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -11,6 +11,7 @@ from nestscope.plugin.differential.campaign.tasks import Options, Target
 from nestscope.plugin.differential.lab_machine import LabMachine
 from nestscope.plugin.differential.runner import Comparison
 from nestscope.plugin.differential.session import LiveMachine, Via, host_facts, open_machine
+from nestscope.plugin.mi.session import GdbSession
 from nestscope.plugin.qemu.kernels import choose_kernel
 from nestscope.plugin.qemu.lab import Lab
 from nestscope.sim.facts import HostFacts
@@ -27,6 +28,28 @@ class Booted:
     live: LiveMachine
     facts: HostFacts
     warnings: int = 0
+    struck: bool = False
+    _session: GdbSession | None = None
+
+    @contextmanager
+    def debugger(self) -> Iterator[GdbSession]:
+        """Hold the machine stopped in GDB, to write to it; GDB stays until `close`.
+
+        Raises:
+            MiError: if GDB is not there.
+        """
+        session = self.live.session or self._session
+        if session is None:
+            session = GdbSession.connect(self.lab.gdb_socket, self.lab.kernel.vmlinux)
+            self._session = session
+            session.cont()
+        with session.stopped():
+            yield session
+
+    def close(self) -> None:
+        """End the GDB that `debugger` started."""
+        if self._session is not None:
+            self._session.close()
 
     @property
     def machine(self) -> LabMachine:
@@ -80,6 +103,7 @@ class Station:
                 )
                 live = stack.enter_context(open_machine(lab, Via(self.options.via)))
                 booted = Booted(lab, live, host_facts(lab, live.machine.kernel))
+                stack.callback(booted.close)
                 for prepare in self.prepare:
                     prepare(booted)
                 self._stack = stack.pop_all()

@@ -54,7 +54,7 @@ class Job:
                 target,
                 self._options,
                 prepare=[defect.prepare for defect in defects],
-                strikes=[defect.strike for defect in defects if defect.strikes],
+                strikes=[defect.strike for defect in defects if defect.strike is not None],
             )
         return self._station
 
