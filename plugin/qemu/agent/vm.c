@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -67,10 +68,24 @@ void do_vm(const struct command *c)
 	reply("ok fd=%d", vm_fd);
 }
 
+/* Let a WARN_ON_ONCE warn again, so that every VM begins with the same kernel. */
+static void warn_again(void)
+{
+	int fd = open("/sys/kernel/debug/clear_warn_once", O_WRONLY | O_CLOEXEC);
+
+	/* A kernel without debugfs warns once in a boot; there is nothing to be done. */
+	if (fd < 0)
+		return;
+	if (write(fd, "1", 1) != 1)
+		printf("nestscope-agent: clear_warn_once: %s\n", strerror(errno));
+	close(fd);
+}
+
 /* destroy: end the VM and free its memory, so that a clean one can be made. */
 void do_destroy(const struct command *c)
 {
 	(void)c;
+	warn_again();
 	vcpu_close();
 	if (vm_fd >= 0)
 		close(vm_fd);
