@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nestscope.decoders.compare_frames import Frames, base_frames, without_mixed
+from nestscope.decoders.compare_frames import Frames, Row, base_frames, without_mixed
 from nestscope.decoders.state import (
     Chain,
     Chains,
@@ -291,7 +291,7 @@ class _Comparison:
         rows = [
             (path, *base_frames(left, right, self.page_shift)) for path, left, right in self.frames
         ]
-        mixed = []
+        mixed: list[Row] = []
         if self.renaming.mixed:
             rows, mixed = without_mixed(rows, self.renaming.mixed)
         if not rows:

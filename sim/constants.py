@@ -31,14 +31,18 @@ DSISR_BAD_COPYPASTE: Final = 0x0000_0008
 DSISR_BAD_FAULT_64S: Final = 0xA41A_400E
 """`DSISR_BAD_FAULT_64S`: faults that setting R and C does not cure."""
 
+TRAP_HDEC: Final = 0x980
 TRAP_HDSI: Final = 0xE00
 TRAP_HISI: Final = 0xE20
+TRAP_HEAI: Final = 0xE40
 TRAP_SYSCALL: Final = 0xC00
 
 H_SUCCESS: Final = 0
 H_NOT_AVAILABLE: Final = 3
 H_FUNCTION: Final = -2 & U64
 H_PARAMETER: Final = -4 & U64
+H_BAD_MODE: Final = -5 & U64
+H_AUTHORITY: Final = -10 & U64
 H_P2: Final = -55 & U64
 H_P4: Final = -57 & U64
 H_P5: Final = -58 & U64
@@ -48,6 +52,12 @@ H_RPT_INVALIDATE: Final = 0x448
 H_SET_PARTITION_TABLE: Final = 0xF800
 H_ENTER_NESTED: Final = 0xF804
 H_TLB_INVALIDATE: Final = 0xF808
+
+MSR_HV: Final = 1 << 60
+MSR_TS_MASK: Final = 3 << 33
+MSR_ME: Final = 1 << 12
+NR_CPUS: Final = 2048
+"""CONFIG_NR_CPUS of Debian's kernels: a `vcpu_token` is less."""
 
 EAGAIN: Final = 11
 ENOMEM: Final = 12

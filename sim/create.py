@@ -10,7 +10,6 @@ from nestscope.sim.constants import (
     PMD_SHIFT,
     PUD_SHIFT,
 )
-from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.kvm import Kvm, Memslot
 from nestscope.sim.steps import Steps
 from nestscope.sim.tree import RadixTree
@@ -54,7 +53,7 @@ def create_pte(  # noqa: PLR0912  the kernel's own sequence of checks
         tree.pud_tables.add(block)
     if tree.pud_leaves and (old := tree.pud_leaves.get(giant)) is not None:
         if shift == PUD_SHIFT:
-            tree.pud_leaves[giant] = merged_pte(old, pte, address)
+            tree.pud_leaves[giant] = merged_pte(kvm, old, pte, PUD_SHIFT)
             return 0
         if not new_pmd:
             return -EAGAIN  # a table was there a moment ago: somebody else put the leaf in
@@ -69,7 +68,7 @@ def create_pte(  # noqa: PLR0912  the kernel's own sequence of checks
         tree.pmd_tables.add(giant)
     if tree.pmd_leaves and (old := tree.pmd_leaves.get(large)) is not None:
         if shift == PMD_SHIFT:
-            tree.pmd_leaves[large] = merged_pte(old, pte, address)
+            tree.pmd_leaves[large] = merged_pte(kvm, old, pte, PMD_SHIFT)
             return 0
         if not new_pte:
             return -EAGAIN
@@ -84,7 +83,7 @@ def create_pte(  # noqa: PLR0912  the kernel's own sequence of checks
         tree.pte_tables.add(large)
     key = address >> tree.page_shift
     if (old := tree.ptes.get(key)) is not None:
-        tree.ptes[key] = merged_pte(old, pte, address)
+        tree.ptes[key] = merged_pte(kvm, old, pte, tree.page_shift)
         return 0
     return set_leaf(kvm, tree.ptes, key, pte, entry)
 
@@ -100,17 +99,15 @@ def set_leaf(kvm: Kvm, leaves: dict[int, int], key: int, pte: int, entry: Entry 
     return 0
 
 
-def merged_pte(old: int, new: int, address: int) -> int:
-    """Return the word of a leaf that gains the bits of `new` (transition 9).
+def merged_pte(kvm: Kvm, old: int, new: int, shift: int) -> int:
+    """Return the word of a leaf of `1 << shift` bytes that gains the bits of `new`.
 
-    The kernel ORs the two words whatever they hold, and warns once if they
-    differ in more than W, R and C. With different host pages that makes a third
-    page number, which abstract frames cannot express.
+    Transition 9. The kernel ORs the two words whatever they hold, and warns once if they
+    differ in more than W, R and C: with different host pages that makes a third page
+    number (finding 0002).
     """
-    if (old ^ new) & PTE_RPN:
-        raise UnmodelledError(
-            f"the leaf at {address:#x} is {old:#018x} and the kernel ORs {new:#018x} into it "
-            "(WARN_ON_ONCE in kvmppc_create_pte): the guest changed a translation in use "
-            "without a tlbie"
-        )
-    return old | new
+    if not (old ^ new) & PTE_RPN:
+        return old | new
+    first, second = ((word & PTE_RPN) >> kvm.page_shift for word in (old, new))
+    frame = kvm.mix(first, second, shift)
+    return (old | new) & ~PTE_RPN | frame << kvm.page_shift

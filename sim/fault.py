@@ -52,11 +52,20 @@ WALK_FAULT = {-EINVAL: DSISR_UNSUPP_MMU, -ENOENT: DSISR_NOHPTE, -EFAULT: DSISR_P
 
 
 class Fault(NamedTuple):
-    """A storage interrupt: `kind` of access, nested address, DSISR as the hardware gave it."""
+    """A storage interrupt: `kind` of access, nested address, DSISR as the hardware gave it.
+
+    `effective` is the address that the nested guest used (HDAR), None if it is `n_gpa`.
+    """
 
     kind: str
     n_gpa: int
     dsisr: int
+    effective: int | None = None
+
+    @property
+    def ea(self) -> int:
+        """The effective address."""
+        return self.n_gpa if self.effective is None else self.effective
 
 
 class Outcome(NamedTuple):

@@ -2,7 +2,12 @@
 
 from collections.abc import Mapping
 
-from nestscope.sim.constants import KVM_MEMSLOT_INVALID, KVM_USER_MEM_SLOTS
+from nestscope.decoders.words.pte import PTE_RPN
+from nestscope.sim.constants import (
+    KVM_MEM_READONLY,
+    KVM_MEMSLOT_INVALID,
+    KVM_USER_MEM_SLOTS,
+)
 from nestscope.sim.facts import NOTHING_UNUSUAL, HostFacts
 from nestscope.sim.hostmm import HostMemory
 from nestscope.sim.rmap import Rmap
@@ -93,8 +98,8 @@ class Kvm:
     `nested` is `kvm_nested_guest_idr`, `reserved` the keys that are taken in it,
     with or without a nested guest. `running` are the `vcpu->arch.nested` of all
     vCPUs. `lpids` are the LPIDs in use on the host (`lpid_inuse`).
-    `payload_frame` is the host page with the payload's code, whose bytes the
-    model does not know; 0 without one. Abstract addresses are handed out by
+    `mixed` are frames that stand for the OR of the numbers of others (finding
+    0002): frame to those others, ascending. Abstract addresses are handed out by
     `new_address`: never the same one twice. `uses_after_free` says where a path
     used what the kernel had freed: it is a defect of the kernel, not of the run.
     """
@@ -110,6 +115,7 @@ class Kvm:
         "lpids",
         "memory",
         "memslots",
+        "mixed",
         "mmu_invalidate_in_progress",
         "mmu_invalidate_seq",
         "mn_active_invalidate_count",
@@ -152,6 +158,7 @@ class Kvm:
         self.host_pages: Mapping[int, int] = NOTHING_UNUSUAL.host_pages
         self.refused = 0
         self.moved: int | None = None
+        self.mixed: dict[int, tuple[int, ...]] = {}
         self.uses_after_free: list[str] = []
 
     def new_address(self) -> int:
@@ -198,6 +205,54 @@ class Kvm:
             return data
         rest = self.read_guest(gpa + part, length - part)
         return None if rest is None else data + rest
+
+    def writable_hva(self, gpa: int) -> int | None:
+        """`gfn_to_hva_prot` with write: the VMM's address of `gpa`, None without one."""
+        memslot = self.gfn_to_memslot(gpa >> self.page_shift)
+        if memslot is None or memslot.flags & (KVM_MEMSLOT_INVALID | KVM_MEM_READONLY):
+            return None
+        return self.hva_of(memslot, gpa >> self.page_shift) + (gpa & ((1 << self.page_shift) - 1))
+
+    def mix(self, first: int, second: int, shift: int) -> int:
+        """Return the frame that stands for the OR of two page numbers of `1 << shift` bytes."""
+        pages = 1 << shift - self.page_shift
+        members = self.members(first, second)
+        if len(members) == 1:
+            return members[0]
+        for frame, known in self.mixed.items():
+            if known == members and not frame & (pages - 1):
+                return frame
+        frame = self.memory.fresh_block(shift)
+        for i in range(pages):
+            self.mixed[frame + i] = self.members(first + i, second + i)
+        return frame
+
+    def members(self, first: int, second: int) -> tuple[int, ...]:
+        """Return the frames of memory that two frames are made of, without repetition."""
+        frames = {m for frame in (first, second) for m in self.mixed.get(frame, (frame,))}
+        return tuple(sorted(frames))
+
+    def same_page(self, pte: int, hpa: int, mask: int) -> bool:
+        """Whether a leaf and a host address agree in the page number bits of `mask`.
+
+        Of a mixed frame the real numbers count, as far as they were observed: the OR
+        of two numbers may be that of a third page.
+        """
+        if self.mixed:
+            left, right = (self.real_number((w & PTE_RPN) >> self.page_shift) for w in (pte, hpa))
+            if left is not None and right is not None:
+                return not (left ^ right) << self.page_shift & mask
+        return not (pte ^ hpa) & mask
+
+    def real_number(self, frame: int) -> int | None:
+        """Return the host's own number of an abstract frame, None if it was not observed."""
+        number = 0
+        for member in self.mixed.get(frame, (frame,)):
+            known = self.host_pages.get(member)
+            if known is None:
+                return None
+            number |= known
+        return number
 
     def mark_page_dirty(self, gpa: int) -> None:
         """`mark_page_dirty`: the kernel itself wrote to guest memory."""

@@ -1,17 +1,20 @@
 """`Model`: events in, results and State out. Dispatch only; the rules are elsewhere."""
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Mapping
 
 from nestscope.decoders import state as st
 from nestscope.sim import notifier, vmm
 from nestscope.sim.constants import (
-    H_NOT_AVAILABLE,
-    H_PARAMETER,
+    H_ENTER_NESTED,
     H_RPT_INVALIDATE,
     H_SET_PARTITION_TABLE,
     H_TLB_INVALIDATE,
+    H_TOO_HARD,
+    TRAP_SYSCALL,
 )
 from nestscope.sim.enter import enter_nested_guest
+from nestscope.sim.entry_state import prepared_regs, prepared_state
 from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.events import DONE, Access, CreateVm, DestroyVm, Event, Hcall, LoadCode, Result
 from nestscope.sim.facts import NOTHING_UNUSUAL, HostFacts, Observations
@@ -23,6 +26,8 @@ from nestscope.sim.layout import LAYOUT, GuestLayout
 from nestscope.sim.lifecycle import destroy_vm
 from nestscope.sim.model_state import nested_state, vm_state
 from nestscope.sim.nested import set_partition_table
+from nestscope.sim.nested_memory import host_location
+from nestscope.sim.payload import PAYLOAD, STUB
 from nestscope.sim.rpt import rpt_invalidate
 from nestscope.sim.steps import Steps, drain
 from nestscope.sim.tlbie import do_nested_tlbie
@@ -34,12 +39,16 @@ class Model:
     """The reference: what a host does, event by event.
 
     `layout` says where the guest keeps its stub and mailbox, because the guest
-    touches them at every hypercall.
+    touches them at every hypercall. `host_pages` are the host's numbers of frames, as
+    far as they are observed (`Renaming.known`), `mixed` frames that stand for the OR of
+    several such numbers.
     """
 
     def __init__(self, facts: HostFacts, layout: GuestLayout = LAYOUT) -> None:
         self.facts = facts
         self.layout = layout
+        self.host_pages: Mapping[int, int] = NOTHING_UNUSUAL.host_pages
+        self.mixed: dict[int, tuple[int, ...]] = {}
         self._kvm: Kvm | None = None
         self._next_frame = ZERO_FRAME + 1
         self._stub_accesses = ((layout.code, "fetch"), (layout.mailbox, "load"))
@@ -64,12 +73,11 @@ class Model:
         kvm = self.kvm
         if observed is not NOTHING_UNUSUAL:
             kvm.failures = list(observed.failures)
-            kvm.host_pages = observed.host_pages
             kvm.refused, kvm.moved = observed.refused, observed.moved
+        kvm.host_pages = observed.host_pages or self.host_pages
         result = drain(self.path(event))
         if kvm.failures:
             raise UnmodelledError(f"these failures found no place to strike: {kvm.failures}")
-        kvm.host_pages = NOTHING_UNUSUAL.host_pages
         kvm.refused, kvm.moved = 0, None
         return result
 
@@ -78,6 +86,7 @@ class Model:
         if self._kvm is not None:
             raise UnmodelledError("a second VM")
         self._kvm = Kvm(self.facts, HostMemory(self.facts.page_shift, self._next_frame))
+        self._kvm.mixed = self.mixed
         notifier.register(self._kvm)
 
     def path(self, event: Event) -> Steps[Result]:
@@ -96,10 +105,14 @@ class Model:
         return vmm.path(self.kvm, event)
 
     def _load_code(self) -> Steps[Result]:
-        kvm = self.kvm
-        yield from vmm.touch_for_write(kvm, self.layout.code)
-        kvm.payload_frame = yield from vmm.touch_for_write(kvm, self.layout.payload)
+        yield from self._vmm_writes(self.layout.code, STUB)
+        yield from self._vmm_writes(self.layout.payload, PAYLOAD)
         return DONE
+
+    def _vmm_writes(self, gpa: int, data: bytes) -> Steps[None]:
+        """Write where the VMM has its own structures in guest memory."""
+        if not (yield from self.kvm.memory.write(vmm.vmm_hva(self.kvm, gpa), data)):
+            raise UnmodelledError(f"the VMM writes to {gpa:#x}, which it made read-only")
 
     def _destroy(self) -> Steps[Result]:
         kvm = self.kvm
@@ -109,38 +122,42 @@ class Model:
         return DONE
 
     def _hcall(self, event: Hcall) -> Steps[Result]:
-        kvm = self.kvm
-        yield from self._before_hcall(kvm)
-        args = event.args
         handler = HCALLS.get(event.number)
         if handler is None:
             raise UnmodelledError(f"hypercall {event.number:#x}")
-        ret = yield from handler(kvm, args)
-        yield from guest_access(kvm, self.layout.mailbox, "store")
-        return Result(ret=ret)
+        args = (*event.args, *NO_ARGUMENTS)[: len(NO_ARGUMENTS)]
+        return (yield from self._make_hcall(event.number, args, handler(self.kvm, args)))
 
     def _access(self, event: Access) -> Steps[Result]:
-        kvm = self.kvm
         layout = self.layout
-        yield from vmm.touch_for_write(kvm, layout.state)
-        yield from vmm.touch_for_write(kvm, layout.regs)
-        yield from self._before_hcall(kvm)
-        result = yield from enter_nested_guest(kvm, event)
-        if result.ret not in NOT_ENTERED:
-            kvm.mark_page_dirty(layout.state)
-            kvm.mark_page_dirty(layout.regs)
-        yield from guest_access(kvm, layout.mailbox, "store")
-        return result
+        code = ACCESS_CODES[event.kind]
+        yield from self._vmm_writes(layout.state, prepared_state(event.l1_lpid))
+        yield from self._vmm_writes(layout.regs, prepared_regs(event.address, code, event.value))
+        args = (layout.state, layout.regs, *NO_ARGUMENTS)[: len(NO_ARGUMENTS)]
+        path = enter_nested_guest(self.kvm, layout.state, layout.regs, limited=True)
+        result = yield from self._make_hcall(H_ENTER_NESTED, args, path)
+        loaded = event.kind == "load" and (result.ret, result.r3) == (TRAP_SYSCALL, 0)
+        return result if loaded else result._replace(value=None)
 
-    def _before_hcall(self, kvm: Kvm) -> Steps[None]:
-        """The VMM fills the mailbox; the stub is fetched and reads it."""
+    def _make_hcall(self, number: int, args: tuple[int, ...], path: Steps[Result]) -> Steps[Result]:
+        """Let the stub make a hypercall: from its mailbox, and with the results into it."""
+        kvm = self.kvm
         if not kvm.radix:
             raise UnmodelledError("a guest that runs on a hash page table")
-        yield from vmm.touch_for_write(kvm, self.layout.mailbox)
+        mailbox = self.layout.mailbox
+        yield from self._vmm_writes(mailbox, struct.pack(f"<{1 + len(args)}Q", number, *args))
         for gpa, kind in self._stub_accesses:
             # Nearly always there: begin a path only where the guest faults.
             if access_fault(kvm.pgtable, gpa, kind, rc_by_hardware=self.facts.rc_by_hardware):
                 yield from guest_access(kvm, gpa, kind)
+        if kvm.read_guest(self.layout.code, len(STUB)) != STUB:
+            raise UnmodelledError("the code of the guest itself was overwritten")
+        result = yield from path
+        if result.ret != H_TOO_HARD:
+            yield from guest_access(kvm, mailbox, "store")
+            frame, offset = host_location(kvm, kvm.pgtable, mailbox + RESULTS)
+            kvm.memory.write_frame(frame, offset, struct.pack("<2Q", result.ret, args[0]))
+        return result
 
     def state(self) -> st.State:
         """Return everything that `read_state` would find in a kernel's memory."""
@@ -149,17 +166,29 @@ class Model:
         return st.State(st.Source("model", "model"), info, vms)
 
 
-def _set_partition_table(kvm: Kvm, args: tuple[int, ...]) -> Steps[int]:
+def _plain(path: Steps[int]) -> Steps[Result]:
+    return Result(ret=(yield from path))
+
+
+def _set_partition_table(kvm: Kvm, args: tuple[int, ...]) -> Steps[Result]:
     yield "set the partition table"
-    return set_partition_table(kvm, args[0])
+    return Result(ret=set_partition_table(kvm, args[0]))
 
 
-HCALLS: dict[int, Callable[[Kvm, tuple[int, ...]], Steps[int]]] = {
+def _enter(kvm: Kvm, args: tuple[int, ...]) -> Steps[Result]:
+    """Of a hypercall that the guest makes itself only r3 is reported."""
+    return Result(ret=(yield from enter_nested_guest(kvm, *args[:2])).ret)
+
+
+HCALLS: dict[int, Callable[[Kvm, tuple[int, ...]], Steps[Result]]] = {
     H_SET_PARTITION_TABLE: _set_partition_table,
-    H_TLB_INVALIDATE: lambda kvm, args: do_nested_tlbie(kvm, *args[:3]),
-    H_RPT_INVALIDATE: lambda kvm, args: rpt_invalidate(kvm, *args[:6]),
+    H_ENTER_NESTED: _enter,
+    H_TLB_INVALIDATE: lambda kvm, args: _plain(do_nested_tlbie(kvm, *args[:3])),
+    H_RPT_INVALIDATE: lambda kvm, args: _plain(rpt_invalidate(kvm, *args[:6])),
 }
 """Hypercalls of the guest that the model knows. The VMM has enabled H_RPT_INVALIDATE."""
 
-NOT_ENTERED = (H_NOT_AVAILABLE, H_PARAMETER)
-"""H_ENTER_NESTED failed before anything ran: nothing is copied back to the guest."""
+NO_ARGUMENTS = (0,) * 7
+RESULTS = 0x80
+ACCESS_CODES = {"load": 0, "store": 1, "fetch": 2}
+"""The payload's r4."""

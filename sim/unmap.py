@@ -73,7 +73,7 @@ def remove_nest_rmap(kvm: Kvm, word: int, hpa: int, mask: int) -> None:
     if nested is None:
         return
     pte, shift = nested.shadow.find(n_gpa)
-    if pte and pte & mask == hpa:
+    if pte and kvm.same_page(pte, hpa, mask):
         unmap_pte(kvm, nested.shadow, n_gpa, shift)
 
 
@@ -94,7 +94,7 @@ def update_nest_rmap_rc_list(
         nested = kvm.nested.get(l1_lpid)
         if nested is not None:
             pte, found = nested.shadow.find(n_gpa)
-            if pte and pte & mask == hpa & mask:
+            if pte and kvm.same_page(pte, hpa, mask):
                 nested.shadow.change(n_gpa, found, pte & ~clear)
 
 

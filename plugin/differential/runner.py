@@ -71,6 +71,8 @@ class Comparison:
 
     def start(self) -> None:
         """Make the VM on both sides."""
+        self.model.host_pages = self.renaming.known
+        self.renaming.mixed = self.model.mixed
         events = self.guest.setup()
         for event in events:
             self.model.step(event)

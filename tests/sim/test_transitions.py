@@ -7,7 +7,7 @@ with 64K pages unless the test says otherwise.
 import pytest
 
 from nestscope.sim.create import create_pte
-from nestscope.sim.errors import UnmodelledError
+from nestscope.sim.errors import HostDamageError, UnmodelledError
 from nestscope.sim.facts import Observations
 from nestscope.sim.rmap import pack
 from nestscope.sim.steps import drain
@@ -17,6 +17,7 @@ from .world import PTE, World
 R, C, W, READ, X = 0x100, 0x80, 2, 4, 1
 ALL = READ | W | X | R | C
 N, G = 0x100_0000, 0x90_0000
+RPN = 0x01FF_FFFF_FFFF_F000
 NOHPTE, PROTFAULT, ISSTORE, UNSUPP, PRTABLE, SET_RC = (
     0x4000_0000,
     0x0800_0000,
@@ -214,12 +215,57 @@ def test_9_more_permission_is_added_to_the_leaf_and_the_chain_stays() -> None:
     assert world.chain(G) == ("single", ((1, N),))
 
 
-def test_9_another_page_ored_into_a_leaf_is_not_predicted() -> None:
+def remapped_in_place() -> World:
+    """A leaf that permits only execution gains another page and the permission to read."""
     world = World()
-    world.run(f"write {G:#x} 1", f"write {G + 0x10000:#x} 1")
-    world.run(f"map 1 {N:#x} {G:#x} 64K rRC", f"load 1 {N:#x}")
-    world.run(f"map 1 {N:#x} {G + 0x10000:#x} 64K rwRC")
-    with pytest.raises(UnmodelledError, match="without a tlbie"):
+    world.run(f"code {G:#x}", f"write {G + 0x10000:#x} 1")
+    world.run(f"map 1 {N:#x} {G:#x} 64K xR", f"fetch 1 {N:#x}")
+    world.run(f"map 1 {N:#x} {G + 0x10000:#x} 64K rxRC")
+    return world
+
+
+def frame(pte: int | None) -> int:
+    assert pte is not None
+    return (pte & RPN) >> 16
+
+
+def test_9_another_page_is_ored_into_a_leaf() -> None:
+    """Finding 0002: a frame that stands for the OR of two; no entry for the second page."""
+    world = remapped_in_place()
+    first = frame(world.host(G))
+    result = world.run(f"load 1 {N:#x}")
+    assert (result.ret, result.value) == (0xC00, None)
+    mixed, second = frame(world.shadow(1, N)), frame(world.host(G + 0x10000))
+    assert world.model.mixed == {mixed: (first, second)}
+    assert mixed not in (first, second)
+    assert world.shadow_flags(1, N) == 0x105
+    assert world.chain(G) == ("single", ((1, N),))
+    assert world.chain(G + 0x10000) is None
+
+
+def test_9_a_mixed_leaf_survives_the_removal_of_both_pages() -> None:
+    world = remapped_in_place()
+    world.run(f"load 1 {N:#x}", f"discard {G:#x} 0x20000")
+    assert world.shadow(1, N) is not None
+    world.run(f"tlbie ric=0 prs=0 r=1 is=0 lpid=1 ap=5 epn={N >> 12:#x}")
+    assert world.shadow(1, N) is None
+
+
+@pytest.mark.parametrize(("numbers", "survives"), [((3, 4), True), ((3, 1), False)])
+def test_9_the_or_of_two_pages_may_be_one_of_them(numbers: tuple[int, int], survives: bool) -> None:
+    """Its removal is found by the host's own numbers: 3 | 1 is 3."""
+    world = remapped_in_place()
+    world.run(f"load 1 {N:#x}")
+    pages = frame(world.host(G)), frame(world.host(G + 0x10000))
+    world.model.host_pages = dict(zip(pages, numbers, strict=True))
+    world.run(f"discard {G:#x} 0x10000")
+    assert (world.shadow(1, N) is not None) is survives
+
+
+def test_9_a_store_through_a_mixed_leaf_damages_the_host() -> None:
+    world = remapped_in_place()
+    world.run(f"load 1 {N:#x}", f"map 1 {N:#x} {G:#x} 64K rwxRC")
+    with pytest.raises(HostDamageError, match="finding 0002"):
         world.run(f"store 1 {N:#x} 5")
 
 
