@@ -1,11 +1,11 @@
 """The same State word by word through the Construct definitions: what bulk is compared with."""
 
-from typing import Any
+from typing import NamedTuple
 
 from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.decoders.kernel.memory import ROOT_BITS, TREE_BITS
 from nestscope.decoders.kernel.vms import VmReader
-from nestscope.decoders.state import State
+from nestscope.decoders.state import Chains, Vm
 from nestscope.decoders.words.pde import PDE, PDE_NLB_SHIFT
 from nestscope.decoders.words.pte import PTE
 from nestscope.decoders.words.rmap import (
@@ -21,35 +21,53 @@ _PIECE = 1 << 20
 
 LeafRows = list[tuple[int, int, int]]
 ChainRows = list[tuple[int, list[tuple[int, int]]]]
+Rows = tuple[LeafRows, list[LeafRows], ChainRows]
 
 
-def read(kernel: Kernel, vm: Any) -> tuple[LeafRows, list[LeafRows], ChainRows]:
-    """Return the host leaves, the shadow leaves of each nested guest, and the chains of a VM."""
+class Sample(NamedTuple):
+    """A part of a VM: its host leaves and chains below a gfn, the trees of its first guests."""
+
+    gfns: int
+    nested: int
+
+
+def read(kernel: Kernel, vm: Vm, sample: Sample) -> Rows:
+    """Return the host leaves, the shadow leaves of each nested guest, and the chains."""
     slot = vm.memslots[0]
     pgtable = VmReader(kernel.types, kernel.memory).vm(vm.kvm).pgtable or 0
-    roots = [guest.shadow_pgtable for guest in vm.nested]
+    end = sample.gfns << (kernel.page_shift or 0)
+    npages = min(slot.npages, sample.gfns)
     return (
-        read_tree(kernel, pgtable),
-        [read_tree(kernel, root) for root in roots],
-        read_rmap(kernel, slot.rmap_array, slot.npages, slot.base_gfn),
+        read_tree(kernel, pgtable, end),
+        [read_tree(kernel, guest.shadow_pgtable or 0) for guest in vm.nested[: sample.nested]],
+        read_rmap(kernel, slot.rmap_array or 0, npages, slot.base_gfn),
     )
 
 
-def rows_of(state: State) -> tuple[LeafRows, list[LeafRows], ChainRows]:
+def rows_of(vm: Vm, sample: Sample, page_shift: int) -> Rows:
     """Return the same of a State."""
-    vm = state.vms[0]
+    host = vm.host_leaves.columns
+    chains = vm.memslots[0].rmap
+    below = Chains(chains.index[chains.index["gfn"] < sample.gfns], chains.entries)
     return (
-        vm.host_leaves.columns.tolist(),
-        [guest.leaves.columns.tolist() for guest in vm.nested],
-        [
-            (chain.gfn, [(entry.l1_lpid, entry.n_gpa) for entry in chain.entries])
-            for chain in vm.memslots[0].rmap
-        ],
+        host[host["address"] < sample.gfns << page_shift].tolist(),
+        [guest.leaves.columns.tolist() for guest in vm.nested[: sample.nested]],
+        [(chain.gfn, [(entry.l1_lpid, entry.n_gpa) for entry in chain.entries]) for chain in below],
     )
 
 
-def read_tree(kernel: Kernel, root: int) -> LeafRows:
-    """Return the leaves of the tree at kernel address `root`; each word but 0 is parsed."""
+def items(rows: Rows, npages: int) -> int:
+    """Return how many words of the array, leaves and entries were read."""
+    host, shadow, chains = rows
+    entries = sum(len(chain) for _, chain in chains)
+    return npages + len(host) + sum(map(len, shadow)) + entries
+
+
+def read_tree(kernel: Kernel, root: int, end: int = 1 << TREE_BITS) -> LeafRows:
+    """Return the leaves below address `end` of the tree at kernel address `root`.
+
+    Each word but 0 is parsed.
+    """
     leaves: LeafRows = []
     pending = [(kernel.memory.translate(root), 0, ROOT_BITS, TREE_BITS)]
     while pending:
@@ -61,6 +79,8 @@ def read_tree(kernel: Kernel, root: int) -> LeafRows:
             if raw == _ZERO:
                 continue
             address = first + (index << shift)
+            if address >= end:
+                break
             pte = PTE.parse(raw)
             if pte.v and pte.l:
                 leaves.append((address, shift, int.from_bytes(raw, "big")))

@@ -1,10 +1,15 @@
-"""Reading the State of a guest of 1 TiB: seconds, memory, bandwidth, bulk against Construct.
+"""Reading the State of guests of 1 GiB to 1 TiB: seconds, memory, growth, bandwidth, Construct.
 
-The guests are synthetic (`nestscope.sim.image`): pages of 64 KiB, every gfn with
-a host leaf, one rmap entry for 16.8 gfns in chains of up to 64, and a shadow leaf
-for each; tables, list nodes and vmalloc pages lie in random order. Each image is
-a sparse file of RAM, read by a fresh process that is held on one processor. The
-quickest of five reads counts, and the quickest of five copies.
+The guests are synthetic (`nestscope.sim.image`) and alike but for their size: pages of
+64 KiB, every gfn with a host leaf, one rmap entry for 16.8 gfns in chains of up to 64, a
+shadow leaf for each entry, 32 nested guests; tables, list nodes and vmalloc pages lie in
+random order. Each image is a sparse file of RAM, read by a fresh process that is held on
+one processor. The quickest read counts, and the quickest copy.
+
+An *item* is a word of the rmap array, a leaf, or an rmap entry. A State has a cost that no
+guest is too small for: root tables of 64 KiB for 33 trees, and a step for each node of the
+longest chain. So time an item falls with the size; what must be flat is the time of each
+further item, which is told beside it.
 """
 
 import json
@@ -14,12 +19,14 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import construct_path
+from benchmarks.construct_path import Sample
 from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.decoders.read_state import StateReader
 from nestscope.decoders.rmap_words import read_words
@@ -33,48 +40,90 @@ from nestscope.sim.image.synthetic import synthetic_state
 PROFILE = "6.12-like"
 NESTED = 32
 LARGE_GIB = 1024
-SIZES_GIB = (1, 16, 64, LARGE_GIB)
-CONSTRUCT_GIB = 16
-READS = 5
+SIZES_GIB = (1, 4, 16, 64, 256, LARGE_GIB)
+SAMPLE = Sample(gfns=1 << 15, nested=2)
+READ_SECONDS = 1.0
+ROUNDS = 3
+MIN_READS = 5
+
+
+class Point(NamedTuple):
+    """One size: items of its State, and the seconds of the processor that they took."""
+
+    gib: int
+    items: int
+    seconds: float
 
 
 def run() -> None:
     """Print the figures of issue 4: a, b and e of its benchmarks."""
-    times = {}
-    by_construct = 0.0
+    points: list[Point] = []
     with tempfile.TemporaryDirectory() as folder:
+        images = {}
         for gib in SIZES_GIB:
             path = Path(folder) / f"{gib}.raw"
             facts, seconds = _build(gib, path)
-            print(f"{gib} GiB: laid out in {seconds:.2f} s, {path.stat().st_blocks >> 11} MiB")
-            told = _in_a_process(facts, path, construct=gib == CONSTRUCT_GIB)
-            times[gib] = told["seconds"] / told["entries"]
-            print(
-                f"{gib} GiB: State of {told['entries']} words and leaves read in "
-                f"{told['seconds']:.3f} s with {told['peak_mib']} MiB of RSS, "
-                f"{times[gib] * 1e9:.1f} ns an entry"
-            )
-            if gib == LARGE_GIB:
-                share = told["memcpy"] / told["scan"]
-                print(
-                    f"    rmap array of {told['array_mib']} MiB scanned in "
-                    f"{told['scan'] * 1e3:.1f} ms: {share:.0%} of memcpy's bandwidth "
-                    f"({told['memcpy'] * 1e3:.1f} ms)"
-                )
-            if told["construct"]:
-                by_construct = told["construct"] / told["entries"]
-                print(
-                    f"    the same word by word through Construct: {told['construct']:.2f} s, "
-                    f"{by_construct * 1e9:.0f} ns an entry; "
-                    f"Construct / bulk: {by_construct / times[gib]:.0f}"
-                )
-            path.unlink()
-    # Word by word, the time grows with the words and nothing else, so a small guest tells it.
-    ratio = by_construct / times[LARGE_GIB]
-    print(f"Construct of {CONSTRUCT_GIB} GiB / bulk of {LARGE_GIB} GiB, an entry: {ratio:.0f}")
-    for gib in SIZES_GIB[:-1]:
-        growth = times[LARGE_GIB] / times[gib]
-        print(f"time an entry, {LARGE_GIB} GiB / {gib} GiB: {growth:.2f}")
+            images[gib] = facts, path, f"laid out in {seconds:.2f} s"
+        # In turns, so that a busy minute of the machine does not fall on one size.
+        rounds = [
+            {
+                gib: _in_a_process(facts, path, construct=not turn)
+                for gib, (facts, path, _) in images.items()
+            }
+            for turn in range(ROUNDS)
+        ]
+        for gib, (_, path, image) in images.items():
+            told = rounds[0][gib]
+            for name in ("seconds", "processor", "scan", "memcpy"):
+                told[name] = min(turn[gib][name] for turn in rounds)
+            points.append(Point(gib, told["items"], told["processor"]))
+            _print_size(gib, told, f"{image}, {path.stat().st_blocks >> 11} MiB")
+    _print_growth(points)
+
+
+def _print_size(gib: int, told: dict[str, Any], image: str) -> None:
+    per_item = told["processor"] / told["items"]
+    print(
+        f"{gib} GiB ({image}): {told['items']} items read in {told['seconds'] * 1e3:.1f} ms, "
+        f"{told['processor'] * 1e3:.1f} ms of the processor, with {told['peak_mib']} MiB of RSS; "
+        f"{per_item * 1e9:.1f} ns an item"
+    )
+    if gib == LARGE_GIB:
+        print(
+            f"    rmap array of {told['array_mib']} MiB scanned in {told['scan'] * 1e3:.1f} ms: "
+            f"{told['memcpy'] / told['scan']:.0%} of memcpy's bandwidth "
+            f"({told['memcpy'] * 1e3:.1f} ms)"
+        )
+    seconds, items = told["construct"]
+    by_construct = seconds / items
+    print(
+        f"    through Construct, {items} items of it (gfns below "
+        f"{SAMPLE.gfns}, {SAMPLE.nested} nested guests): {by_construct * 1e9:.0f} ns an item; "
+        f"Construct / bulk: {by_construct / per_item:.0f}"
+    )
+
+
+def _print_growth(points: list[Point]) -> None:
+    """Print what each further item costs, from one size to the next, and what is left."""
+    first, last = points[0], points[-1]
+    slopes = [
+        (one.gib, two.gib, (two.seconds - one.seconds) / (two.items - one.items))
+        for one, two in pairwise(points)
+    ]
+    for one, two, slope in slopes:
+        print(f"each further item from {one} to {two} GiB: {slope * 1e9:.1f} ns")
+    slope = (last.seconds - first.seconds) / (last.items - first.items)
+    fixed = first.seconds - slope * first.items
+    print(
+        f"from {first.gib} to {last.gib} GiB: {fixed * 1e3:.1f} ms + {slope * 1e9:.2f} ns an item"
+    )
+    for point in points:
+        told = point.seconds / (fixed + slope * point.items)
+        total = point.seconds / point.items / (last.seconds / last.items)
+        print(
+            f"    {point.gib} GiB: measured / this line {told:.2f}; time an item, all costs "
+            f"included, is {total:.2f} of that at {last.gib} GiB"
+        )
 
 
 def _build(gib: int, path: Path) -> tuple[ImageKernel, float]:
@@ -106,30 +155,38 @@ def _measure(path: str, *, construct: bool, **facts: Any) -> dict[str, Any]:
         if state.problems:
             raise SystemExit(str(state.problems[0]))
         slot = state.vms[0].memslots[0]
-        entries = slot.npages + _leaves(state) + len(slot.rmap.entries)
+        items = slot.npages + _leaves(state) + len(slot.rmap.entries)
         peak = _peak_mib()
-        by_construct = _construct_seconds(kernel, state) if construct else 0.0
+        by_construct = _construct_seconds(kernel, state) if construct else (0.0, 0)
         array = slot.rmap_array or 0
         del state
+        seconds, processor = _quickest(reader.read)
         return {
-            "entries": entries,
+            "items": items,
             "peak_mib": peak,
-            "seconds": _quickest(reader.read),
-            "scan": _quickest(lambda: _scan(kernel, array, slot.npages)),
+            "seconds": seconds,
+            "processor": processor,
+            "scan": _quickest(lambda: _scan(kernel, array, slot.npages))[0],
             "memcpy": _memcpy_seconds(kernel, array, 8 * slot.npages),
             "array_mib": slot.npages >> 17,
             "construct": by_construct,
         }
 
 
-def _quickest(action: Any) -> float:
-    """Return the seconds of the quickest run: the one that other programs disturbed least."""
-    seconds = []
-    for _ in range(READS):
-        started = time.perf_counter()
+def _quickest(action: Any) -> tuple[float, float]:
+    """Return the seconds of the quickest run, those that passed and those of the processor.
+
+    Small guests are read more often: other programs disturb a short time more.
+    """
+    wall: list[float] = []
+    processor: list[float] = []
+    begun = time.perf_counter()
+    while len(wall) < MIN_READS or time.perf_counter() - begun < READ_SECONDS:
+        started, used = time.perf_counter(), time.process_time()
         action()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+        wall.append(time.perf_counter() - started)
+        processor.append(time.process_time() - used)
+    return min(wall), min(processor)
 
 
 def _leaves(state: State) -> int:
@@ -156,18 +213,22 @@ def _memcpy_seconds(kernel: Kernel, array: int, length: int) -> float:
     """Return how long one copy of the array takes, from memory to memory that is warm."""
     source = np.frombuffer(kernel.memory.read(array, length), np.uint8)
     target = np.ones(length, np.uint8)
-    return _quickest(lambda: np.copyto(target, source))
+    return _quickest(lambda: np.copyto(target, source))[0]
 
 
-def _construct_seconds(kernel: Kernel, bulk: State) -> float:
-    """Read the same through the Construct definitions, and check that it is the same."""
-    # It runs once only, so time that other programs take must not count.
-    started = time.process_time()
-    rows = construct_path.read(kernel, bulk.vms[0])
-    seconds = time.process_time() - started
-    if rows != construct_path.rows_of(bulk):
+def _construct_seconds(kernel: Kernel, bulk: State) -> tuple[float, int]:
+    """Read a part through the Construct definitions, and check that it is the same.
+
+    Returns seconds of the processor, and items. Word by word, the time grows with the
+    words and nothing else, so a part of a large guest tells it.
+    """
+    vm = bulk.vms[0]
+    used = time.process_time()
+    rows = construct_path.read(kernel, vm, SAMPLE)
+    seconds = time.process_time() - used
+    if rows != construct_path.rows_of(vm, SAMPLE, kernel.page_shift or 0):
         raise SystemExit("the bulk path and the Construct path read different States")
-    return seconds
+    return seconds, construct_path.items(rows, min(vm.memslots[0].npages, SAMPLE.gfns))
 
 
 if __name__ == "__main__":

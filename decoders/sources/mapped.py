@@ -16,6 +16,8 @@ from nestscope.decoders.sources.source_memory import SourceMemory, merged
 
 ADDRESS_END = 1 << 64
 _FEW = 16
+_SHORT = 4096
+"""So few rows of at most so many bytes are quicker read one after the other."""
 
 
 class SourceFileError(NestscopeError):
@@ -125,7 +127,8 @@ class FileMemory(SourceMemory):
 
     def read_many(self, addresses: NDArray[np.uint64], length: int) -> Rows:
         """Return `length` bytes at each address, and which rows are good (see `BulkMemory`)."""
-        if len(addresses) <= _FEW or not self.segments or not length:
+        few = len(addresses) <= _FEW and length <= _SHORT
+        if few or not self.segments or not length or not len(addresses):
             return self._read_few(addresses.tolist(), length)
         good, places = self._places(addresses, length)
         if good.all():
