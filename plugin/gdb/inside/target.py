@@ -15,8 +15,11 @@ from .wire import Message
 MAX_BATCH = 64 << 20
 """Bytes of one answer."""
 
-# Only these reach the monitor: they read, and `xp` is asked for RAM alone.
-_MONITOR = re.compile(r"xp/[0-9]+[bwg]x 0x[0-9a-f]+|info mtree -f")
+# Only these reach the monitor: they read. `pmemsave` writes to a file of the worker's.
+_MONITOR = re.compile(
+    r"xp/[0-9]+gx 0x[0-9a-f]+|info mtree -f"
+    r'|pmemsave 0x[0-9a-f]+ 0x[0-9a-f]+ "/[\w/.-]*/nestscope-\w+/memory"'
+)
 _CORE = re.compile(r"core dump file:\s+`(.*)', file type")
 _LOST = ("closed", "communication error", "disconnected", "not connected", "Broken pipe")
 
@@ -55,24 +58,23 @@ class Target:
         Raises:
             TargetError: if there is none, or it runs.
         """
-        core = self._core_file()
-        if core is not None:
-            return {"kind": "core", "name": core, "vmlinux": _vmlinux()}
         inferior = gdb.selected_inferior()
-        threads = inferior.threads() if inferior.pid else ()
-        if not threads:
+        number, kind, where = _connection(inferior)
+        if kind == "core":
+            return {"kind": "core", "name": _core_file(), "vmlinux": _vmlinux()}
+        if not kind or not inferior.pid:
             raise TargetError(
                 "GDB has no target: connect with `target remote HOST:PORT` (a QEMU gdbstub, kgdb) "
                 "or open a dump with `core-file FILE`"
             )
-        if any(thread.is_running() for thread in threads) and not _at_a_condition():
-            raise TargetError("the target is running: stop it first (Ctrl-C, or `interrupt`)")
-        if any(thread.is_running() for thread in threads):
+        if _runs(inferior):
+            if not _at_a_condition():
+                raise TargetError("the target is running: stop it first (Ctrl-C, or `interrupt`)")
             self.generation += 1  # GDB tells nobody when a condition lets the target go on
-        number, what = _connection(inferior)
         return {
             "kind": "qemu" if self._has_physical_mode(inferior) else "virtual",
-            "name": what,
+            "unix": "/" in where,
+            "name": "{} {}".format(kind, where).strip(),
             "connection": number,
             "generation": self.generation,
             "vmlinux": _vmlinux(),
@@ -108,9 +110,6 @@ class Target:
     def _virtual_runs(self, message: Message) -> Tuple[Message, bytes]:
         return _read_runs(gdb.selected_inferior(), message["runs"])
 
-    def _symbol(self, message: Message) -> Tuple[Message, bytes]:
-        return {"address": symbol_address(message["name"])}, b""
-
     def _struct(self, message: Message) -> Tuple[Message, bytes]:
         return {"struct": self.layouts.find(message["name"])}, b""
 
@@ -118,13 +117,12 @@ class Target:
         "monitor": _monitor,
         "physical": _physical_runs,
         "virtual": _virtual_runs,
-        "symbol": _symbol,
         "struct": _struct,
     }
 
     def _has_physical_mode(self, inferior: Any) -> bool:
         """Say whether the stub is QEMU's; asked once for each connection."""
-        number, _ = _connection(inferior)
+        number = _connection(inferior)[0]
         if number not in self._physical:
             try:
                 self._physical[number] = _packet(inferior, "qqemu.PhyMemMode") in ("0", "1")
@@ -132,10 +130,22 @@ class Target:
                 raise TargetError("the target does not answer: {}".format(error))
         return self._physical[number]
 
-    @staticmethod
-    def _core_file() -> Optional[str]:
-        told = _CORE.search(gdb.execute("info files", to_string=True))
-        return None if told is None else told.group(1)
+
+def _core_file() -> str:
+    """Return the path of the dump that GDB reads."""
+    # `Inferior.corefile` came with GDB 17.
+    told = _CORE.search(gdb.execute("info files", to_string=True))
+    if told is None:
+        raise TargetError("GDB does not tell which dump it reads: open it again with `core-file`")
+    return told.group(1)
+
+
+def _runs(inferior: Any) -> bool:
+    """Say whether a vCPU runs. In all-stop mode one tells, which costs no packet."""
+    if gdb.parameter("non-stop"):
+        return any(thread.is_running() for thread in inferior.threads())
+    thread = gdb.selected_thread()
+    return thread is None or thread.is_running()
 
 
 def _at_a_condition() -> bool:
@@ -150,27 +160,24 @@ def _at_a_condition() -> bool:
     return True
 
 
-def symbol_address(name: str) -> Optional[int]:
-    """Return the address that GDB knows for a symbol, or None."""
-    try:
-        value = gdb.parse_and_eval("&{}".format(name))
-        return int(value.cast(gdb.lookup_type("long"))) & (1 << 64) - 1
-    except gdb.error:
-        return None
-
-
 def _vmlinux() -> Optional[str]:
     """Return GDB's symbol file, if it is a kernel's."""
     space = gdb.current_progspace()
     name = None if space is None else space.filename
-    return name if name and symbol_address("linux_banner") else None
+    # An expression would read the target's memory, which may be a guest's at the moment.
+    try:
+        told = gdb.execute("info address linux_banner", to_string=True) if name else ""
+    except gdb.error:
+        return None  # a program's, or types alone
+    return name if " at " in told else None
 
 
-def _connection(inferior: Any) -> Tuple[int, str]:
+def _connection(inferior: Any) -> Tuple[int, str, str]:
+    """Return number, kind ("remote", "core", "" for none) and place of the target."""
     connection = inferior.connection
     if connection is None:
-        return 0, "target"
-    return connection.num, "{} {}".format(connection.type, connection.details or "").strip()
+        return 0, "", ""
+    return connection.num, connection.type, connection.details or ""
 
 
 def _packet(inferior: Any, text: str) -> str:

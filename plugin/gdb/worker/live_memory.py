@@ -1,20 +1,28 @@
 """Physical memory of a stopped live target, with as few round trips as possible.
 
 QEMU's stub answers at most 2048 bytes a packet, and its physical mode costs two
-packets more. The monitor's `xp` prints any length in one round trip, at about a
-fifth of the rate. So a few pages come through `xp`, many through packets:
+packets more. Two commands of the monitor take any length in one round trip:
 
-| way, GDB 13.1 and QEMU 7.2          | round trips     | MB/s |
-|-------------------------------------|-----------------|------|
-| physical mode and packets           | 2 + 1 each 2 KiB | 8    |
-| `monitor xp`                        | 1               | 1.7  |
+| way, GDB 13.1 and QEMU 7.2                 | round trips      | MB/s |
+|--------------------------------------------|------------------|------|
+| physical mode and packets                  | 2 + 1 each 2 KiB | 8    |
+| `monitor xp`, which prints                 | 1                | 1.7  |
+| `monitor pmemsave`, to a file we both see  | 1                | 1000 |
 
-A target that is not QEMU has neither. Its memory is read at addresses of the
-kernel's linear map, as far as the stub translates them.
+A target at a unix socket is on this machine, so `pmemsave` is tried; if QEMU cannot
+write there, packets are left. `xp` prints a line for each 16 bytes, which GDB
+acknowledges one by one while QEMU does not listen: on a unix socket both would wait
+for ever after some 250 lines, TCP joins the acknowledgements. So a few pages of a
+target at a TCP port come through `xp`, many through packets.
+
+A target that is not QEMU has no monitor and no physical mode. Its memory is read at
+addresses of the kernel's linear map, as far as the stub translates them.
 """
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +39,8 @@ PAGE = 4096
 MAX_XP = 64 << 10
 """Longest run in bytes that is read through the monitor."""
 MAX_XP_RUNS = 4
+MAX_GAP = 64 << 10
+"""Unwanted bytes that a run written by QEMU may include: cheaper than one more command."""
 MAX_READ = 256 << 20
 MAX_KEPT = 512 << 20
 _BATCH = 4 << 20
@@ -40,12 +50,14 @@ _WORDS = re.compile(r"0x([0-9a-f]{16})")
 class LiveMemory:
     """`BulkMemory` of physical addresses of a stopped target. Pages are kept until `forget`."""
 
-    def __init__(self, gdb: GdbSide, *, qemu: bool) -> None:
+    def __init__(self, gdb: GdbSide, *, qemu: bool, unix: bool) -> None:
+        """Read the target of `gdb`, which is QEMU or not, at a unix socket or not."""
         self._gdb = gdb
         self._qemu = qemu
         self._pages: dict[int, bytes] = {}
         self._ram: Sequence[range] | None = None
-        self._monitor = qemu
+        self._print = qemu and not unix
+        self._save = qemu and unix
 
     def forget(self) -> None:
         """Drop all bytes: the target has run."""
@@ -106,16 +118,32 @@ class LiveMemory:
         """
         if len(self._pages) * PAGE > MAX_KEPT:
             self._pages.clear()
-        runs = _runs(sorted(set(pages) - self._pages.keys()))
+        missing = sorted(set(pages) - self._pages.keys())
+        if self._save and self._saved(_runs(missing, MAX_GAP // PAGE, self.ram)):
+            return
+        runs = _runs(missing)
         few = len(runs) <= MAX_XP_RUNS and all(length <= MAX_XP for _, length in runs)
-        if few and self._monitor:
+        if few and self._print:
             for address, length in runs:
-                self._keep(address, self._by_monitor(address, length))
+                self._keep(address, self._printed(address, length))
             return
         for batch in _batches(runs):
             self._by_packets(batch)
 
-    def _by_monitor(self, address: int, length: int) -> bytes:
+    def _saved(self, runs: Sequence[tuple[int, int]]) -> bool:
+        """Let QEMU write each run to a file of ours; say whether it could."""
+        for address, length in runs:
+            with TemporaryDirectory(prefix="nestscope-") as folder:
+                file = Path(folder) / "memory"
+                self._gdb.monitor(f'pmemsave {address:#x} {length:#x} "{file}"')
+                data = file.read_bytes() if file.is_file() else b""
+            if len(data) != length:
+                self._save = False
+                return False
+            self._keep(address, data)
+        return True
+
+    def _printed(self, address: int, length: int) -> bytes:
         text = self._gdb.monitor(f"xp/{length // 8}gx {address:#x}")
         # `xp` prints words as the target's processor type has them: big-endian.
         data = bytes.fromhex("".join(_WORDS.findall(text)))
@@ -162,14 +190,22 @@ def _pages_of(address: int, length: int) -> range:
     return range(address // PAGE, -(-(address + length) // PAGE))
 
 
-def _runs(pages: Sequence[int]) -> list[tuple[int, int]]:
-    """Merge ascending page numbers to (address, length in bytes)."""
+def _runs(pages: Sequence[int], gap: int = 0, ram: Sequence[range] = ()) -> list[tuple[int, int]]:
+    """Merge ascending page numbers to (address, length in bytes), at most _BATCH each.
+
+    Up to `gap` pages that nobody asked for are included where a run stays in `ram`.
+    """
     runs: list[tuple[int, int]] = []
     for page in pages:
-        if runs and sum(runs[-1]) == page * PAGE and runs[-1][1] < _BATCH:
-            runs[-1] = (runs[-1][0], runs[-1][1] + PAGE)
-        else:
-            runs.append((page * PAGE, PAGE))
+        address = page * PAGE
+        if runs:
+            start = runs[-1][0]
+            length = address + PAGE - start
+            near = address - sum(runs[-1]) <= gap * PAGE and length <= _BATCH
+            if near and (not gap or covered(ram, start, length)):
+                runs[-1] = (start, length)
+                continue
+        runs.append((address, PAGE))
     return runs
 
 

@@ -58,8 +58,8 @@ def slots(request: Request) -> Answer:
     vm = view.vm(request.number("vm"))
     shift = view.kernel.page_shift
     table = new_table(
-        f"memslots of VM {vm.number}", "id", "base gfn", "pages", "size", "flags", "userspace_addr",
-        "rmap array", "struct kvm_memory_slot",
+        f"memslots of VM {vm.number}", "id", "base gfn", "pages", "size", "userspace_addr",
+        "rmap array", "kvm_memory_slot",
     )  # fmt: skip
     rows: list[Document] = []
     for slot in view.slots(vm):
@@ -79,7 +79,6 @@ def slots(request: Request) -> Answer:
             hex(slot.base_gfn),
             count(slot.npages),
             size(slot.npages << shift),
-            _hex(slot.flags) or "?",
             _hex(slot.userspace_addr) or "?",
             _hex(slot.rmap) or "?",
             hex(slot.address),
@@ -142,7 +141,7 @@ def new_table(title: str, *columns: str) -> Table:
     """Return an empty table in the style of all our tables."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     return table
 
 

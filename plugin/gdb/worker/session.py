@@ -83,7 +83,7 @@ class Session:
             )
             view = KernelView(found.kernel, found.memory)
             return Opened(key, found.source, found.memory, found.kernel, view, "the file", None, 0)
-        memory = LiveMemory(self.gdb, qemu=target["kind"] == "qemu")
+        memory = LiveMemory(self.gdb, qemu=target["kind"] == "qemu", unix=bool(target["unix"]))
         kernel, types = open_live_kernel(self.gdb, memory, files)
         view = KernelView(kernel, memory)
         source = Source("gdb", target["name"])
