@@ -23,6 +23,7 @@ from nestscope.plugin.cli import (
     decode,
     diff,
     explore,
+    follow,
     gdb,
     lab,
     profile,
@@ -71,6 +72,7 @@ app.command("convert")(capture.convert)
 app.command("diff")(diff.diff)
 app.command("coverage")(coverage.coverage)
 app.command("campaign")(campaign.campaign)
+app.command("follow")(follow.follow)
 app.command("explore")(explore.explore)
 app.command("gdb", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     gdb.gdb

@@ -22,7 +22,11 @@ class RegisterReader:
     def __init__(self, transport: MiTransport, *, big_endian: bool, timeout: float) -> None:
         names = transport.execute("-data-list-register-names", timeout).record.payload
         listed = names.get("register-names", [])
-        self._numbers = {name: number for number, name in enumerate(listed) if name}
+        # QEMU lists lr, ctr and xer again among the SPRs, where they read as 0.
+        self._numbers: dict[str, int] = {}
+        for number, name in enumerate(listed):
+            if name:
+                self._numbers.setdefault(name, number)
         self._transport = transport
         self._big_endian = big_endian
         if "msr" not in self._numbers:

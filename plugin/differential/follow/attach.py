@@ -1,0 +1,54 @@
+"""Attaching to a gdbstub: GDB, memory, kernel, and a `Follower` on them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+from nestscope.decoders.kernel.kernel import open_kernel
+from nestscope.decoders.kernel.profile import Profile
+from nestscope.decoders.sources.protocol import Memory
+from nestscope.decoders.sources.ram import RamFile
+from nestscope.decoders.state import Source
+from nestscope.plugin.differential.follow.follower import Follower, Found
+from nestscope.plugin.differential.follow.observe import FollowError
+from nestscope.plugin.mi.memory import GdbMemory
+from nestscope.plugin.mi.session import GdbSession
+
+GDB_PREFIX = "gdb:"
+
+
+@contextmanager
+def attach(
+    target: str,
+    vmlinux: Path | None = None,
+    modules: Path | None = None,
+    profile: Path | None = None,
+    debug: Path | None = None,
+    *,
+    ram: Path | None = None,
+    on_found: Callable[[Found], object] = lambda _: None,
+    disturb: Callable[[Follower], object] | None = None,
+) -> Iterator[Follower]:
+    """Attach to `gdb:HOST:PORT` or `gdb:SOCKET`; at the end the target runs without breakpoints.
+
+    `ram` is QEMU's shared RAM file, if there is one: the stopped target is then read
+    at memory speed.
+
+    Raises:
+        FollowError: if the target is no gdbstub or its kernel cannot be followed.
+        NestscopeError: if something is missing or cannot be read.
+    """
+    if not target.startswith(GDB_PREFIX):
+        raise FollowError(f"{target!r} does not run: give gdb:HOST:PORT or gdb:SOCKET")
+    endpoint = target.removeprefix(GDB_PREFIX)
+    known = Profile.open(profile) if profile is not None else None
+    endian = known.byteorder if known is not None and vmlinux is None else None
+    with ExitStack() as stack:
+        session = stack.enter_context(GdbSession.connect(endpoint, vmlinux, endian=endian))
+        memory: Memory
+        if ram is not None:
+            memory = stack.enter_context(RamFile(ram))
+        else:
+            memory = stack.enter_context(closing(GdbMemory(session)))
+        kernel = open_kernel(memory, vmlinux, modules, debug_dir=debug, profile=known)
+        yield Follower(session, kernel, Source("gdb", endpoint), on_found=on_found, disturb=disturb)

@@ -1,0 +1,123 @@
+"""Small reads of the stopped kernel: one leaf, one chain, some members.
+
+Everything here reads memory afresh; whoever lets the kernel run calls `forget`.
+"""
+
+from nestscope.decoders.chains import FORM_EMPTY, read_chain
+from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
+from nestscope.decoders.kernel.kernel import Kernel
+from nestscope.decoders.kernel.memory import ROOT_BITS
+from nestscope.decoders.kernel.record import Record
+from nestscope.decoders.radix import RadixRoot, walk
+from nestscope.decoders.state import FORM_NAMES
+from nestscope.decoders.words.rmap import RMAP_NESTED_SIZE
+from nestscope.plugin.differential.follow.mirror import chain_of
+from nestscope.sim.rmap import Chain
+from nestscope.sim.tree import NO_LEAF, RadixTree
+
+_WORD = 8
+_ROOT_BYTES = 8 << ROOT_BITS
+
+
+class FollowError(NestscopeError):
+    """The kernel cannot be followed, or no longer."""
+
+
+class Observer:
+    """Reads what the checks of single calls need.
+
+    Raises (from every method):
+        UnreadableMemoryError: if what the call names cannot be read.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        """Look the layouts up.
+
+        Raises:
+            UnknownTypeError: if the kernel's types do not describe KVM's structures.
+        """
+        self.kernel = kernel
+        self.memory = kernel.memory
+        types, order = kernel.types, kernel.byteorder
+        # mmu_notifier_* until 20ec3ebd707c ("KVM: Rename mmu_notifier_* to mmu_invalidate_*").
+        sequence = types.first("kvm", "mmu_invalidate_seq", "mmu_notifier_seq")
+        self._kvm = Record(types, "kvm", ["arch.pgtable", "arch.l1_ptcr", sequence], order)
+        self._slot = Record(types, "kvm_memory_slot", ["base_gfn", "npages", "arch.rmap"], order)
+        self._vcpu: tuple[int, int] | None = None
+        if types.first("kvm_vcpu", "kvm") and types.first("kvm_vcpu", "arch.regs.gpr"):
+            self._vcpu = types.offset("kvm_vcpu", "kvm"), types.offset("kvm_vcpu", "arch.regs.gpr")
+
+    @property
+    def knows_vcpus(self) -> bool:
+        """Whether the kernel's types tell where `struct kvm_vcpu` has the guest's registers."""
+        return self._vcpu is not None
+
+    def forget(self) -> None:
+        """Drop translations: the kernel has run."""
+        self.memory.forget()
+
+    def members(self, kvm: int) -> tuple[int, int, int | None]:
+        """Return `arch.pgtable`, `arch.l1_ptcr` and `mmu_invalidate_seq` of a VM."""
+        pgtable, ptcr, sequence = self._kvm.read(self.memory, kvm)
+        return pgtable or 0, ptcr or 0, sequence
+
+    def slot_range(self, memslot: int) -> tuple[int, int, int]:
+        """Return `base_gfn`, `npages` and the address of the rmap array of a memslot."""
+        base, npages, array = self._slot.read_numbers(self.memory, memslot)
+        return base, npages, array
+
+    def vcpu(self, vcpu: int, *registers: int) -> tuple[int, list[int]]:
+        """Return the `struct kvm` of a vCPU and some of the guest's general registers."""
+        assert self._vcpu is not None  # see `knows_vcpus`
+        kvm, gprs = (vcpu + offset for offset in self._vcpu)
+        return self.memory.u64(kvm), [
+            self.memory.u64(gprs + _WORD * number) for number in registers
+        ]
+
+    def leaf(self, tree: RadixTree, address: int) -> tuple[int, int, int]:
+        """Return `(pte, shift, place)` of the leaf that covers `address`, zeros without one.
+
+        `shift` is 0 for a base page (as `RadixTree.find`), `place` the physical
+        address of the PTE.
+        """
+        root = self.memory.translate(tree.root)
+        found = walk(self.memory.physical, RadixRoot(root, ROOT_BITS), address)
+        if found.leaf is None:
+            return (*NO_LEAF, 0)
+        shift = found.leaf.shift
+        place = found.steps[-1].entry_address
+        return found.leaf.pte, 0 if shift == self.kernel.page_shift else shift, place
+
+    def is_empty(self, tree: RadixTree) -> bool:
+        """Say whether the root table of a tree has no entry."""
+        return not any(self.memory.read(tree.root, _ROOT_BYTES))
+
+    def chain(self, word_address: int) -> tuple[Chain | None, str | None]:
+        """Return the chain of the rmap word at a kernel address, and what is wrong with it."""
+        word = self.memory.u64(word_address)
+        if not word:
+            return None, None
+        found = read_chain(self.memory, word, self.kernel.byteorder, address=word_address)
+        trouble = found.problems[0].message if found.problems else None
+        if found.form == FORM_EMPTY or not found.entries:
+            return None, trouble
+        return chain_of(FORM_NAMES[found.form], found.entries), trouble
+
+    def used_words(self, array: int, first: int, count: int) -> set[int]:
+        """Return which of `count` words from index `first` of an rmap array are not 0."""
+        data = self.memory.read(array + _WORD * first, _WORD * count)
+        return {first + at for at in range(count) if any(data[_WORD * at : _WORD * at + _WORD])}
+
+    def new_entry(self, n_rmap: int) -> int:
+        """Return the rmap word of the node that `struct rmap_nested **n_rmap` leads to."""
+        return self.memory.u64(self.memory.u64(n_rmap) + RMAP_NESTED_SIZE - _WORD)
+
+    def stack_argument(self, stack: int, number: int) -> int:
+        """Return argument `number` (from 9) of a call whose caller's frame is at `stack`.
+
+        ELFv2 ABI: the parameter save area starts 32 bytes above the stack pointer.
+        """
+        return self.memory.u64(stack + 32 + _WORD * (number - 1))
+
+
+__all__ = ["FollowError", "Observer", "UnreadableMemoryError"]

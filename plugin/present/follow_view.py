@@ -1,0 +1,81 @@
+"""What `nestscope follow` prints: differences as they come, and what was checked."""
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from nestscope.decoders.state import KernelInfo, Source
+from nestscope.plugin.differential.follow.follower import Found, Report
+from nestscope.plugin.present.units import count
+
+
+def found_line(found: Found) -> str:
+    """One line for a difference: when, at which call, what."""
+    where = found.call or "comparing everything"
+    return f"{found.seconds:8.2f} s  {where}: {found.difference}"
+
+
+def calls_table(report: Report) -> Table:
+    """Calls by function."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("kernel function")
+    table.add_column("calls checked", justify="right")
+    for name, number in sorted(report.tally.calls.items()):
+        table.add_row(name, count(number))
+    return table
+
+
+def summary(report: Report) -> str:
+    """What was compared, and how fast."""
+    tally = report.tally
+    rate = report.checked / report.seconds if report.seconds else 0.0
+    lines = [
+        f"{count(report.checked)} calls checked in {report.seconds:.1f} s ({rate:.1f}/s, "
+        f"{count(report.stops)} stops, {count(report.foreign)} of them in a guest)",
+        f"{count(tally.leaves)} leaves and {count(tally.chains)} chains compared, "
+        f"{count(report.wholes)} times everything",
+        f"{count(tally.inner)} inner calls made by the model itself, {count(tally.rc_gained)} "
+        "leaves gained R or C from the hardware",
+    ]
+    if tally.unjudged:
+        lines.append(f"{count(tally.unjudged)} comparisons left out: another vCPU was in a call")
+    if report.missing:
+        lines.append(f"not followed in this kernel: {', '.join(report.missing)}")
+    lines.append(f"{count(len(report.found))} differences")
+    return "\n".join(lines)
+
+
+def follow_document(
+    source: Source, kernel: KernelInfo, report: Report, ended: str
+) -> dict[str, Any]:
+    """Return the document of `--json`, schema `nestscope.follow/1`."""
+    tally = report.tally
+    return {
+        "schema": "nestscope.follow/1",
+        "source": {"kind": source.kind, "name": source.name},
+        "kernel": {"release": kernel.release, "page_shift": kernel.page_shift},
+        "ended": ended,
+        "seconds": round(report.seconds, 3),
+        "stops": report.stops,
+        "stops_in_guests": report.foreign,
+        "checked": report.checked,
+        "calls": dict(sorted(tally.calls.items())),
+        "not_followed": report.missing,
+        "inner_calls": tally.inner,
+        "leaves": tally.leaves,
+        "chains": tally.chains,
+        "compared_as_a_whole": report.wholes,
+        "rc_gained": tally.rc_gained,
+        "unjudged": tally.unjudged,
+        "differences": [
+            {
+                "seconds": round(found.seconds, 3),
+                "call": found.call or None,
+                "path": found.difference.path,
+                "expected": found.difference.expected,
+                "observed": found.difference.observed,
+            }
+            for found in report.found
+        ],
+    }
