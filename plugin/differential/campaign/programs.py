@@ -9,17 +9,19 @@ from nestscope.plugin.differential.campaign.tasks import RunTask, Target
 from nestscope.sim.generate import mutate, random_operations
 from nestscope.sim.layout import LAYOUT
 from nestscope.sim.operations import Operation
+from nestscope.sim.profile import DEFAULT, vary
 
+_MOST_CHANGES = 4
 Corpus = Mapping[str, tuple[Operation, ...]]
-_MUTANTS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Programs:
     """The programs of a campaign: `steps` operations each, from `seeds`.
 
-    Every seed has its turn first. Then come rounds with new seeds (the old one plus a
-    multiple of 2^32, so that `nestscope diff --random` can repeat each), and mutants.
+    Every seed has its turn first, as `nestscope diff --random` runs it. Then come rounds
+    with new seeds (the old one plus a multiple of 2^32), and among them programs of
+    another make (`sim.profile.vary`) and mutants of the corpus.
     """
 
     seeds: Sequence[int]
@@ -30,16 +32,23 @@ class Programs:
         for number in count():
             turn, at = divmod(number, len(self.seeds))
             seed = self.seeds[at] + (turn << 32)
-            yield self._mutant(target, seed, corpus) if turn else self._random(target, seed)
+            yield self._later(target, seed, corpus) if turn else self._random(target, seed)
 
     def _random(self, target: Target, seed: int) -> RunTask:
         operations = tuple(islice(random_operations(seed, LAYOUT), self.steps))
         return RunTask(target, f"seed{seed}x{self.steps}", operations)
 
-    def _mutant(self, target: Target, seed: int, corpus: Corpus) -> RunTask:
+    def _later(self, target: Target, seed: int, corpus: Corpus) -> RunTask:
         random = Random(seed)
-        if not corpus or random.random() >= _MUTANTS:
-            return self._random(target, seed)
-        parent = corpus[random.choice(sorted(corpus))]
-        fresh = islice(random_operations(seed, LAYOUT), self.steps)
-        return RunTask(target, f"mutant{seed}", tuple(mutate(parent, random, fresh)))
+        kind = random.choice(("random", "varied", "mutant"))
+        if kind == "varied":
+            profile = DEFAULT
+            for _ in range(random.randint(1, _MOST_CHANGES)):
+                profile = vary(profile, random)
+            operations = tuple(islice(random_operations(seed, LAYOUT, profile), self.steps))
+            return RunTask(target, f"varied{seed}x{self.steps}", operations)
+        if kind == "mutant" and corpus:
+            parent = corpus[random.choice(sorted(corpus))]
+            fresh = islice(random_operations(seed, LAYOUT), self.steps)
+            return RunTask(target, f"mutant{seed}", tuple(mutate(parent, random, fresh)))
+        return self._random(target, seed)
