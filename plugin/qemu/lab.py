@@ -68,6 +68,7 @@ class Lab:
         gdb: bool = True,
         gdb_port: int | None = None,
         coverage: bool = False,
+        processors: int = 1,
     ) -> Self:
         """Boot `kernel` and return when its agent has answered.
 
@@ -75,6 +76,7 @@ class Lab:
         None for what that machine needs. `gdb` puts QEMU's gdbstub on a unix socket
         (`gdb_socket`); `gdb_port` on a loopback port instead. `coverage` has the
         instructions counted that run in the kernel's modules (`counters.Counters`).
+        `processors` is how many the kernel has; the agent's VMM uses one.
 
         Raises:
             LabError: if something is missing or QEMU cannot be started.
@@ -97,6 +99,7 @@ class Lab:
                 memory=memory,
                 gdb=gdb,
                 gdb_port=gdb_port,
+                processors=processors,
             )
             if coverage:
                 size = memory_bytes(memory)

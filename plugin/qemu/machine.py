@@ -149,6 +149,7 @@ def command_line(
     memory: str,
     gdb: bool,
     gdb_port: int | None,
+    processors: int = 1,
 ) -> list[str]:
     """Return QEMU and its arguments.
 
@@ -168,7 +169,7 @@ def command_line(
             "-m",
             f"{memory_bytes(memory) >> 20}M",
             "-smp",
-            "1",
+            str(processors),
         ),
         *("-object", f"memory-backend-file,id=ram,{size},mem-path={files.ram},share=on"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),

@@ -80,6 +80,9 @@ void do_payload(const struct command *c);
 void do_hcall(const struct command *c);
 void do_enter(const struct command *c);
 
+/* storm.c: interrupts all the time. */
+void do_storm(const struct command *c);
+
 /* payload.S */
 extern const unsigned char guest_stub[], guest_stub_end[];
 extern const unsigned char nested_payload[], nested_payload_end[];

@@ -39,6 +39,7 @@
  *     listing                            the kernel's debugfs print of all radix trees
  *     destroy                            end the VM, free its memory
  *     dmesg                              the kernel log
+ *     storm ON                           processor 1 interrupts this one all the time
  *     crash                              panic this kernel (to test the failure path)
  *
  * A KVM exit that is none of ours is `error unexpected-exit` with the exit
@@ -104,7 +105,7 @@ static const struct {
 	{ "migrate", do_migrate }, { "remap", do_remap }, { "age", do_age },
 	{ "softdirty", do_softdirty }, { "hcall", do_hcall }, { "enter", do_enter },
 	{ "listing", do_listing }, { "destroy", do_destroy }, { "dmesg", do_dmesg },
-	{ "crash", do_crash },
+	{ "crash", do_crash }, { "storm", do_storm },
 };
 
 static void execute(char *line)
