@@ -14,7 +14,7 @@ from nestscope.plugin.differential.session import LiveMachine, open_machine
 from nestscope.plugin.gdb.terminal import GdbTerminal
 from nestscope.plugin.qemu.lab import Lab
 from nestscope.sim.guest import Guest
-from nestscope.sim.operations import Operation
+from nestscope.sim.trace import parse
 
 from .proxy import CountingProxy
 
@@ -35,8 +35,10 @@ class World:
     def vm(self) -> Vm:
         return self.state().vms[0]
 
-    def lower(self, operation: Operation) -> list[Any]:
-        return list(self.guest.lower(operation))
+    def execute(self, *lines: str) -> None:
+        """Execute operations, written as in a trace."""
+        for operation in parse("\n".join(["nestscope-trace 1", *lines])):
+            self.live.machine.execute(self.guest.lower(operation))
 
 
 @dataclass

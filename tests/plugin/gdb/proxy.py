@@ -3,24 +3,32 @@
 import select
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 
 class CountingProxy:
-    """Listens on a unix socket and passes everything on to `stub`, one client at a time.
+    """Listens at `path` (or a loopback port) and passes everything on to `stub`.
 
     Args:
         refuse: packets that begin so are answered as unknown: a stub that is not QEMU's.
     """
 
-    def __init__(self, path: Path, stub: Path, refuse: tuple[bytes, ...] = ()) -> None:
+    def __init__(
+        self, path: Path, stub: Path, refuse: tuple[bytes, ...] = (), *, tcp: bool = False
+    ) -> None:
         self.path = path
         self.packets: list[bytes] = []
         self._stub = stub
         self._refuse = refuse
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
+        if tcp:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.name = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        else:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(path))
+            self.name = str(path)
         self._listener.listen(1)
         self._cut = threading.Event()
         self._end = threading.Event()
@@ -51,14 +59,20 @@ class CountingProxy:
             client, _ = self._listener.accept()
             server = socket.socket(socket.AF_UNIX)
             server.connect(str(self._stub))
+            # Acknowledgements of one byte fill a socket while QEMU prints and does not listen.
+            server.setblocking(False)
             with client, server:
                 self._cut.clear()
-                self._relay(client, server)
+                with suppress(OSError):  # one side went away
+                    self._relay(client, server)
 
     def _relay(self, client: socket.socket, server: socket.socket) -> None:
-        held = b""
+        held, outgoing = b"", bytearray()
         while not self._cut.is_set():
-            ready, _, _ = select.select([client, server], [], [], 0.05)
+            sending = [server] if outgoing else []
+            ready, writable, _ = select.select([client, server], sending, [], 0.05)
+            if writable:
+                del outgoing[: server.send(outgoing)]
             if server in ready:
                 data = server.recv(1 << 16)
                 if not data:
@@ -68,13 +82,13 @@ class CountingProxy:
                 data = client.recv(1 << 16)
                 if not data:
                     return
-                held = self._pass_on(held + data, client, server)
+                held = self._pass_on(held + data, client, outgoing)
 
-    def _pass_on(self, held: bytes, client: socket.socket, server: socket.socket) -> bytes:
+    def _pass_on(self, held: bytes, client: socket.socket, outgoing: bytearray) -> bytes:
         """Send whole packets on; return the beginning of one that is not whole yet."""
         while held:
             if held[:1] != b"$":  # an acknowledgement, or Ctrl-C
-                server.sendall(held[:1])
+                outgoing += held[:1]
                 held = held[1:]
                 continue
             end = held.find(b"#")
@@ -83,8 +97,8 @@ class CountingProxy:
             packet, held = held[: end + 3], held[end + 3 :]
             body = packet[1:end]
             self.packets.append(body)
-            if body.startswith(self._refuse or (b"\0",)):
+            if self._refuse and body.startswith(self._refuse):
                 client.sendall(b"+$#00")
             else:
-                server.sendall(packet)
+                outgoing += packet
         return held
