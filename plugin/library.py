@@ -20,6 +20,8 @@ from typing import Any, Self, TypeVar
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 
+from nestscope.decoders.audit.audit import audit
+from nestscope.decoders.audit.finding import Finding
 from nestscope.decoders.compare import Difference, Renaming
 from nestscope.decoders.compare import compare as compare_states
 from nestscope.decoders.state import State
@@ -35,7 +37,6 @@ from nestscope.plugin.present.findings import finding_document, findings_table
 from nestscope.plugin.present.state_view import state_view
 from nestscope.plugin.present.walk_tree import walk_tree
 from nestscope.plugin.target import Target, open_target
-from nestscope.sim.invariants import Violation, violations
 
 _Kind = TypeVar("_Kind")
 
@@ -84,11 +85,11 @@ class Differences(Drawn, tuple[Difference, ...]):
         return "\n".join(map(str, self)) if self else "no difference"
 
 
-class Findings(Drawn, tuple[Violation, ...]):
+class Findings(Drawn, tuple[Finding, ...]):
     """What the audit found: an empty one means that nothing is wrong."""
 
     def renderable(self) -> RenderableType:
-        """Return one row a finding."""
+        """Return the findings rule by rule."""
         return findings_table(self) if self else "nothing found"
 
     def documents(self) -> list[dict[str, Any]]:
@@ -125,9 +126,12 @@ class Opened:
             self._state = _drawn(DrawnState, self._target.state())
         return self._state
 
-    def check(self) -> Findings:
-        """Return what the audit finds, as `nestscope check`."""
-        return Findings(violations(self.state()))
+    def check(self, *, rc_by_hardware: bool | None = None) -> Findings:
+        """Return what the audit finds, as `nestscope check`.
+
+        `rc_by_hardware`: whether hardware or QEMU set R and C themselves, None if unknown.
+        """
+        return Findings(audit(self.state(), rc_by_hardware=rc_by_hardware))
 
     def walk(self, address: int, *, lpid: int | None = None, vm: int | None = None) -> DrawnWalk:
         """Walk a guest real address, or with `lpid` an address of that nested guest.

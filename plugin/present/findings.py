@@ -1,27 +1,36 @@
 """Findings of the audit, for the terminal and as JSON (`nestscope.check/1`)."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
-from rich import box
-from rich.table import Table
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
 
+from nestscope.decoders.audit.audit import RULES
+from nestscope.decoders.audit.finding import ERROR, INFO, WARNING, Finding
 from nestscope.decoders.state import State
-from nestscope.sim.invariants import Violation
+from nestscope.plugin.present.units import count
 
 SCHEMA = "nestscope.check/1"
 
 _ADDRESSES = frozenset({"kvm", "n_gpa", "address"})
+_STYLES = {ERROR: "bold red", WARNING: "bold yellow", INFO: "cyan"}
+_CONSEQUENCES = {rule.id: rule.consequence for rule in RULES}
+_INDENT = (0, 0, 0, 2)
+_DEEPER = (0, 0, 0, 4)
+_SHOWN = 20
 _MEMBERS = ("kvm", "memslot", "gfn", "l1_lpid", "n_gpa", "address")
 
 
-def findings_document(state: State, found: Sequence[Violation]) -> dict[str, Any]:
+def findings_document(state: State, found: Sequence[Finding]) -> dict[str, Any]:
     """Return the document that `check --json` prints; each finding has the members that apply."""
     return {
         "schema": SCHEMA,
         "source": {"kind": state.source.kind, "name": state.source.name},
         "kernel": {"release": state.kernel.release, "page_shift": state.kernel.page_shift},
-        "findings": [finding_document(violation) for violation in found],
+        "findings": [finding_document(finding) for finding in found],
         "problems": [
             {
                 "path": problem.path,
@@ -33,43 +42,47 @@ def findings_document(state: State, found: Sequence[Violation]) -> dict[str, Any
     }
 
 
-def finding_document(violation: Violation) -> dict[str, Any]:
+def finding_document(finding: Finding) -> dict[str, Any]:
     """Return one finding with the members that apply to it."""
     members: dict[str, Any] = {
-        "rule": violation.rule,
-        "severity": violation.severity,
-        "message": f"{violation.name}: {violation.message}",
+        "rule": finding.rule,
+        "severity": finding.severity,
+        "message": f"{finding.name}: {finding.message}",
     }
     for name in _MEMBERS:
-        value = getattr(violation, name)
+        value = getattr(finding, name)
         if value is not None:
             members[name] = hex(value) if name in _ADDRESSES else value
     return members
 
 
-def findings_table(found: Sequence[Violation]) -> Table:
-    """Return one row a finding: rule, what is wrong, where."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("rule")
-    table.add_column("severity")
-    table.add_column("what is wrong")
-    table.add_column("where")
-    for violation in found:
-        style = "red" if violation.severity == "error" else None
-        table.add_row(
-            violation.rule,
-            violation.severity,
-            f"{violation.name}: {violation.message}",
-            "\n".join(finding_places(violation)),
-            style=style,
-        )
-    return table
+def findings_table(found: Sequence[Finding]) -> Group:
+    """Return the findings rule by rule: what is wrong, where, and what comes of it."""
+    return Group(*(_rule(list(same)) for _, same in groupby(found, key=lambda each: each.rule)))
 
 
-def finding_places(violation: Violation) -> Iterator[str]:
+def _rule(found: list[Finding]) -> RenderableType:
+    """Return the findings of one rule."""
+    first = found[0]
+    head = Text.assemble(
+        (f"{first.severity} ", _STYLES[first.severity]), (f"{first.rule}  {first.name}", "bold")
+    )
+    parts: list[RenderableType] = [head]
+    for finding in found[:_SHOWN]:
+        parts.append(Padding(Text(finding.message), _INDENT))
+        parts.append(Padding(Text(", ".join(finding_places(finding)), style="dim"), _DEEPER))
+    if len(found) > _SHOWN:
+        parts.append(Padding(f"and {count(len(found) - _SHOWN)} more: --json lists them", _INDENT))
+    consequence = _CONSEQUENCES.get(first.rule)
+    if consequence:
+        parts.append(Padding(Text(f"Why it matters: {consequence}", style="italic"), _INDENT))
+    return Group(*parts, "")
+
+
+def finding_places(finding: Finding) -> Iterator[str]:
     """Yield where a finding is: the members that apply, with their names."""
     for name in _MEMBERS:
-        value = getattr(violation, name)
+        value = getattr(finding, name)
         if value is not None:
             shown = value if name in {"memslot", "l1_lpid"} else hex(value)
             yield f"{name} {shown}"
