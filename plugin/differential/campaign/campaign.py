@@ -89,7 +89,7 @@ class Campaign:
     def _begin(self, slot: str, task: Task) -> None:
         self.running[slot] = task
         self._at[slot] = task.target
-        self._since[slot] = time.monotonic()
+        self._since.setdefault(slot, time.monotonic())
         self.pool.submit(slot, task)
 
     def _next(self, slot: str) -> Task | None:
@@ -137,7 +137,10 @@ class Campaign:
         return work.seconds < share
 
     def _ended(self, slot: str, task: Task, result: TaskResult) -> None:
-        self._work[task.target].seconds += time.monotonic() - self._since[slot]
+        # What lies between two tasks counts, too: a share is of time that passes.
+        now = time.monotonic()
+        self._work[task.target].seconds += now - self._since[slot]
+        self._since[slot] = now
         match result:
             case ProgramResult():
                 assert isinstance(task, RunTask)

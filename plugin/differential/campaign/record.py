@@ -49,7 +49,7 @@ def shrink_and_record(
         station.retire()
         original = shows(task.operations)
     shortest = shrink(original, shows, budget) if original is not None else task.operations
-    trouble, files = _keep(station, shortest, stop)
+    trouble, files = _keep(station, shortest, task.signature, stop)
     release = station.booted().live.machine.kernel.release
     return ShrunkFinding(
         trouble=trouble or Trouble("difference", task.signature, task.signature),
@@ -63,7 +63,7 @@ def shrink_and_record(
 
 
 def _keep(
-    station: Station, operations: Sequence[Operation], stop: Callable[[], bool]
+    station: Station, operations: Sequence[Operation], signature: str, stop: Callable[[], bool]
 ) -> tuple[Trouble | None, dict[str, bytes]]:
     """Run the program up to its last operation and as a whole; keep what each left behind."""
     files: dict[str, bytes] = {}
@@ -71,6 +71,10 @@ def _keep(
     if before.trouble is None:
         files |= _capture("before", station.lab)
     trouble = run_program(station, operations, stop).trouble
+    if trouble is None or trouble.signature != signature:
+        # What earlier programs left in the kernel matters: once more after a boot.
+        station.retire()
+        trouble = run_program(station, operations, stop).trouble
     files |= _capture("after", station.lab)
     if trouble is not None:
         tail = station.lab.console_tail(_CONSOLE_LINES) if station.lab else trouble.console
