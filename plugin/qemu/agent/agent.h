@@ -80,6 +80,9 @@ void do_payload(const struct command *c);
 void do_hcall(const struct command *c);
 void do_enter(const struct command *c);
 
+/* gigantic.c: pages of 1 GiB. */
+int collapse_gigantic(unsigned char *at);
+
 /* storm.c: interrupts all the time. */
 void do_storm(const struct command *c);
 

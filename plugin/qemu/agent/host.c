@@ -66,6 +66,10 @@ void do_collapse(const struct command *c)
 
 	if (!at)
 		return;
+	if (size == 1UL << 30) {
+		reply_result(collapse_gigantic(at));
+		return;
+	}
 	r = madvise(at, size, MADV_HUGEPAGE) ? -1 : madvise(at, size, MADV_COLLAPSE);
 	err = errno;
 	madvise(at, size, MADV_NOHUGEPAGE);

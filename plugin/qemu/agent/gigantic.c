@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT
+/* Pages of 1 GiB, which only hugetlb has. The kernel must find that much in one piece. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "agent.h"
+
+#define SHIFT 30
+#define POOL "/sys/kernel/mm/hugepages/hugepages-1048576kB/"
+#define PRESENT (1UL << 63)
+
+/* A number of the pool, -1 if the kernel has no such pages. */
+static long pool(const char *name)
+{
+	char path[128];
+	long value = -1;
+	FILE *file;
+
+	snprintf(path, sizeof(path), POOL "%s", name);
+	file = fopen(path, "re");
+	if (file && fscanf(file, "%ld", &value) != 1)
+		value = -1;
+	if (file)
+		fclose(file);
+	return value;
+}
+
+/* Have a free page in the pool: nothing but moving what is in the way makes one. */
+static int reserve(void)
+{
+	FILE *file;
+
+	if (pool("free_hugepages") < 1) {
+		file = fopen(POOL "nr_hugepages", "we");
+		if (!file)
+			return -1;
+		fprintf(file, "%ld", pool("nr_hugepages") + 1);
+		fclose(file);
+	}
+	if (pool("free_hugepages") < 1) {
+		errno = ENOMEM;
+		return -1;
+	}
+	return 0;
+}
+
+/* Copy the pages of `from` that are there; the others are zero. */
+static int copy_present(unsigned char *to, const unsigned char *from, uint64_t size)
+{
+	uint64_t page = sysconf(_SC_PAGESIZE), entry;
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	for (uint64_t at = 0; fd >= 0 && at < size; at += page) {
+		off_t place = ((uintptr_t)from + at) / page * sizeof(entry);
+
+		if (pread(fd, &entry, sizeof(entry), place) != sizeof(entry)) {
+			close(fd);
+			return -1;
+		}
+		if (entry & PRESENT)
+			memcpy(to + at, from + at, page);
+	}
+	return fd < 0 ? -1 : close(fd);
+}
+
+/* Put one page of 1 GiB, with the same contents, in the place of those at `at`. */
+int collapse_gigantic(unsigned char *at)
+{
+	uint64_t size = 1UL << SHIFT;
+	unsigned char *huge;
+	int err;
+
+	if (reserve())
+		return -1;
+	huge = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | SHIFT << MAP_HUGE_SHIFT, -1, 0);
+	if (huge == MAP_FAILED)
+		return -1;
+	if (!copy_present(huge, at, size) &&
+	    mremap(huge, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, at) == at)
+		return 0;
+	err = errno;
+	munmap(huge, size);
+	errno = err;
+	return -1;
+}
