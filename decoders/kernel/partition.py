@@ -38,14 +38,22 @@ class PartitionTableReader:
         """
         where = None
         try:
-            self._table = self._table or self._find()
-            if self._table is None:
+            where = self.place(lpid)
+            if where is None:
                 return None, []
-            where = self._table + lpid * _ENTRY.size
             dw0, dw1 = _ENTRY.unpack(self._memory.read(where, _ENTRY.size))
         except UnreadableMemoryError as error:
             return None, [Problem(path, f"the partition table entry: {error}", where)]
         return (dw0, dw1), []
+
+    def place(self, lpid: int) -> int | None:
+        """Return the kernel address of the entry of `lpid`; None: no symbol leads to a table.
+
+        Raises:
+            UnreadableMemoryError: if a pointer to the table cannot be read.
+        """
+        self._table = self._table or self._find()
+        return None if self._table is None else self._table + lpid * _ENTRY.size
 
     def _find(self) -> int | None:
         """Return the kernel address of the table in use, None if no symbol leads to one.

@@ -60,12 +60,15 @@ class VcpuReader:
                 found.append(Running(number, nested))
         return tuple(sorted(found)), problems
 
-    def _vcpus(self, kvm: int, path: str) -> tuple[list[int], list[Problem]]:
-        """Return the address of every `struct kvm_vcpu`.
+    def vcpus(self, kvm: int) -> list[int]:
+        """Return the address of every `struct kvm_vcpu` of the VM at `kvm` that can be found.
 
         Raises:
             UnreadableMemoryError: if the bytes of `struct kvm` cannot be read.
         """
+        return [] if self._vcpu is None else self._vcpus(kvm, "vcpus")[0]
+
+    def _vcpus(self, kvm: int, path: str) -> tuple[list[int], list[Problem]]:
         if self._array is None:
             entries, problems = self._xarray.entries(self._memory.u64(kvm + self._head), path)
             return [vcpu for _, vcpu in entries], problems
