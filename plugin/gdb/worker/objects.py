@@ -91,8 +91,8 @@ def guests(request: Request) -> Answer:
     view = request.view
     vm = request.radix_vm()
     table = new_table(
-        f"nested guests of VM {vm.number}", "l1_lpid", "shadow_lpid", "refcnt", "l1_gr_to_hr",
-        "process_table", "shadow_pgtable",
+        f"nested guests of VM {vm.number}", "l1_lpid", "shadow", "refs", "l1_gr_to_hr",
+        "process_table", "shadow_pgtable", "kvm_nested_guest",
     )  # fmt: skip
     rows: list[Document] = []
     for lpid, guest in view.nested(vm):
@@ -104,10 +104,11 @@ def guests(request: Request) -> Answer:
                 "l1_gr_to_hr": hex(guest.l1_gr_to_hr),
                 "process_table": hex(guest.process_table),
                 "shadow_pgtable": hex(guest.shadow_pgtable),
+                "address": hex(guest.address),
             }
         rows.append(row)
         names = ("shadow_lpid", "refcnt", "l1_gr_to_hr", "process_table", "shadow_pgtable")
-        table.add_row(str(lpid), *(str(row.get(name, "?")) for name in names))
+        table.add_row(str(lpid), *(str(row.get(name, "?")) for name in (*names, "address")))
     shown = table if rows else Text(f"VM {vm.number} has no nested guest")
     return _answer(request, "nested", rows, shown)
 
