@@ -72,8 +72,7 @@ class KdumpFile(PagedMemory):
         address = number * self.page_size
         if not self.header.start_pfn <= number < self.header.end_pfn:
             raise self._unreadable(address, f"{self.name} ends before it, or holds another part")
-        byte, bit = divmod(number, 8)
-        if byte >= len(self._bitmap) or not int(self._bitmap[byte]) >> bit & 1:
+        if not self._has(number):
             raise self._unreadable(address, f"the page was left out of {self.name}")
         place = self.header.descriptors_offset
         place += (self._rank(number) - self._first) * self._descriptor.itemsize
@@ -90,6 +89,11 @@ class KdumpFile(PagedMemory):
         except CodecError as error:
             why = f"the page at {offset:#x} of {self.name}: {error}"
             raise self._unreadable(address, why) from error
+
+    def _has(self, number: int) -> bool:
+        """Say whether the bitmap has page `number`."""
+        byte, bit = divmod(number, 8)
+        return byte < len(self._bitmap) and bool(int(self._bitmap[byte]) >> bit & 1)
 
     def _unreadable(self, address: int, why: str) -> UnreadableMemoryError:
         return UnreadableMemoryError(address, self.page_size, why)

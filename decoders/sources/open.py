@@ -7,6 +7,7 @@ from nestscope.decoders.sources.flattened import file_order, is_flattened
 from nestscope.decoders.sources.joined import JoinedMemory
 from nestscope.decoders.sources.kdump import KdumpFile
 from nestscope.decoders.sources.kdump_header import SIGNATURE
+from nestscope.decoders.sources.libkdumpfile import LibKdumpFile
 from nestscope.decoders.sources.mapped import MappedFile, SourceFileError
 from nestscope.decoders.sources.packed import packing, unpacked
 from nestscope.decoders.sources.ram import RamFile
@@ -15,6 +16,7 @@ from nestscope.decoders.sources.source_memory import SourceMemory
 from nestscope.decoders.state import Source
 
 RAM_PREFIX = "ram:"
+KDUMPFILE_PREFIX = "kdumpfile:"
 MAX_PARTS = 256
 
 # Formats that would otherwise pass for a raw image of RAM.
@@ -23,6 +25,8 @@ _KNOWN_BUT_CLOSED = {b"DISKDUMP": "a diskdump"}
 
 def open_source(name: str | Path) -> tuple[SourceMemory, Source]:
     """Open a file, the parts of a split dump, or `ram:FILE` (QEMU's shared RAM file).
+
+    `kdumpfile:FILE` has libkdumpfile unpack the pages of a kdump-compressed dump.
 
     A file is recognised by its content: ELF core, kdump-compressed (flattened or
     not), any of these packed with xz, gzip or zstd, else a raw image of RAM.
@@ -40,6 +44,8 @@ def open_source(name: str | Path) -> tuple[SourceMemory, Source]:
     memory: SourceMemory
     if text.startswith(RAM_PREFIX):
         memory = RamFile(Path(text.removeprefix(RAM_PREFIX)))
+    elif text.startswith(KDUMPFILE_PREFIX):
+        memory = LibKdumpFile(Path(text.removeprefix(KDUMPFILE_PREFIX)))
     elif (parts := _parts(text)) is not None:
         memory = _open_parts(parts, text)
     else:
