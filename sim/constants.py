@@ -47,7 +47,6 @@ H_P2: Final = -55 & U64
 H_P4: Final = -57 & U64
 H_P5: Final = -58 & U64
 H_UNSUPPORTED: Final = -67 & U64
-H_TOO_HARD: Final = 9999
 H_RPT_INVALIDATE: Final = 0x448
 H_SET_PARTITION_TABLE: Final = 0xF800
 H_ENTER_NESTED: Final = 0xF804

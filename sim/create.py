@@ -102,7 +102,7 @@ def set_leaf(kvm: Kvm, leaves: dict[int, int], key: int, pte: int, entry: Entry 
 def merged_pte(kvm: Kvm, old: int, new: int, shift: int) -> int:
     """Return the word of a leaf of `1 << shift` bytes that gains the bits of `new`.
 
-    Transition 9. The kernel ORs the two words whatever they hold, and warns once if they
+    The kernel ORs the two words whatever they hold (transition 9), and warns once if they
     differ in more than W, R and C: with different host pages that makes a third page
     number (finding 0002).
     """

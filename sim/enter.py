@@ -4,8 +4,8 @@ from nestscope.sim.constants import (
     H_AUTHORITY,
     H_BAD_MODE,
     H_NOT_AVAILABLE,
+    H_P2,
     H_PARAMETER,
-    H_TOO_HARD,
     MSR_HV,
     MSR_ME,
     MSR_TS_MASK,
@@ -21,6 +21,7 @@ from nestscope.sim.entry_state import (
     REGS_SIZE,
     STATE_SIZES,
     UNKNOWN,
+    VERSION,
     Entry,
     left_regs,
     left_state,
@@ -73,7 +74,11 @@ def enter_nested_guest(
     reader = kvm.srcu.read_lock()
     entry = read_state_and_regs(kvm, state_gpa, regs_gpa)
     kvm.srcu.read_unlock(reader)
-    if entry is None or entry.vcpu_token >= NR_CPUS:
+    if entry is None:
+        return not_entered(H_PARAMETER)
+    if entry.version > VERSION:
+        return not_entered(H_P2)
+    if entry.vcpu_token >= NR_CPUS:
         return not_entered(H_PARAMETER)
     if entry.msr & MSR_TS_MASK:
         return not_entered(H_BAD_MODE)
@@ -101,7 +106,10 @@ def enter_nested_guest(
 
 
 def read_state_and_regs(kvm: Kvm, state_gpa: int, regs_gpa: int) -> Entry | None:
-    """`kvmhv_read_guest_state_and_regs`: None where one is not readable, or of no version."""
+    """`kvmhv_read_guest_state_and_regs`: None where one is not readable, or of no version.
+
+    The kernel takes the size from the lower half of the version.
+    """
     head = kvm.read_guest(state_gpa, 8)
     size = None if head is None else STATE_SIZES.get(int.from_bytes(head[:4], "little"))
     if size is None:
@@ -159,7 +167,9 @@ def run_nested(kvm: Kvm, nested: NestedGuest, cpu: NestedCpu, *, limited: bool) 
         if len(attempts) > ATTEMPTS:
             if attempts[-1] != attempts[-2]:
                 raise UnmodelledError(f"when a nested guest stops at {cpu.nip:#x} is open")
-            return timed_out(cpu, limited=limited)
+            result = timed_out(cpu, limited=limited)
+            # The flags of the last HISI may still be in the MSR.
+            return result._replace(msr=None) if fault.kind == "fetch" else result
         yield "run the nested guest"
         kvm.touch(nested, "the nested guest runs")
     return timed_out(cpu, limited=limited)._replace(nip=None)
@@ -220,16 +230,13 @@ def timed_out(cpu: NestedCpu, *, limited: bool) -> Result:
 def exit_with(fault: Fault, outcome: Outcome, cpu: NestedCpu) -> Result:
     """Report a storage interrupt to the guest (`save_hv_return_state`).
 
-    An HISI has its flags in the MSR and leaves HDAR and HDSISR alone. Where the VMM
-    must emulate an access first, `ret` is H_TOO_HARD: KVM_RUN ends with
-    KVM_EXIT_MMIO and r3 of the guest is 0 (`kvmppc_pseries_do_hcall`).
+    An HISI has its flags in the MSR and leaves HDAR and HDSISR alone.
     """
     asdr, r3 = outcome.asdr, cpu.gpr[3]
     if fault.kind == "fetch":
         msr = None if cpu.msr is None else cpu.msr | outcome.dsisr
         return Result(TRAP_HISI, None, r3, cpu.nip, msr, hdar=0, hdsisr=0, asdr=asdr)
-    trap = TRAP_HDSI if outcome.mmio_gpa is None else H_TOO_HARD
-    return Result(trap, None, r3, cpu.nip, cpu.msr, fault.ea, outcome.dsisr, asdr)
+    return Result(TRAP_HDSI, None, r3, cpu.nip, cpu.msr, fault.ea, outcome.dsisr, asdr)
 
 
 def known_value(value: int) -> int | None:

@@ -214,12 +214,12 @@ class Result(NamedTuple):
     """What an event reports. None: the model does not predict the field.
 
     `ret`: r3 of the hypercall (two's complement, 64 bits); for an `Access` the
-    trap (0xc00 when the payload reached its `sc 1`, 0xe00, 0xe20), H_TOO_HARD
-    (9999) where the VMM must emulate MMIO first, or the error of H_ENTER_NESTED; for
-    a `Discard` the result of madvise(2); else 0 or what the event says.
+    trap (0xc00 for an `sc 1`, 0xe00, 0xe20, 0xe40 for no instruction, 0x980 when its
+    time was up), or the error of H_ENTER_NESTED; for a `Discard` the result of
+    madvise(2); else 0 or what the event says.
     `value`: what a load loaded (8 bytes, little-endian), or a dirty bitmap.
     `nip`, `msr`: of the nested guest at its exit. `r3`: 0 when the payload did
-    its access, else the vector of the interrupt that it took itself.
+    its access, the vector of an interrupt that it took itself, else as it was.
     `hdar`, `hdsisr`, `asdr`: of `hv_guest_state` at the exit; the guest had
     cleared them before.
     """

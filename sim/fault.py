@@ -74,8 +74,7 @@ class Outcome(NamedTuple):
     `resume`: RESUME_GUEST, RESUME_HOST or a negative errno, as the kernel returns
     it; `dsisr` and `asdr` are what the guest hypervisor sees if it is not resumed.
     `forwarded`: the host replaced the flags (`forward_to_l1`). `queued`: the nested
-    guest gets a data storage interrupt of its own. `mmio_gpa`: where the VMM has to
-    emulate the access.
+    guest gets a data storage interrupt of its own.
     """
 
     resume: int
@@ -83,7 +82,6 @@ class Outcome(NamedTuple):
     asdr: int = 0
     forwarded: bool = False
     queued: bool = False
-    mmio_gpa: int | None = None
 
 
 RETRY = Outcome(RESUME_GUEST)
@@ -135,7 +133,7 @@ def locked_page_fault(kvm: Kvm, nested: NestedGuest, fault: Fault) -> Steps[Outc
         return unchanged._replace(resume=-EINVAL)
     memslot = kvm.gfn_to_memslot(gpte.raddr >> kvm.page_shift)
     if memslot is None or memslot.flags & KVM_MEMSLOT_INVALID:
-        return outside_memory(kvm, fault, gpte)
+        return outside_memory(kvm, nested, fault)
     read_only = bool(memslot.flags & KVM_MEM_READONLY)
     if read_only and fault.dsisr & DSISR_ISSTORE:
         return unchanged._replace(
@@ -145,17 +143,20 @@ def locked_page_fault(kvm: Kvm, nested: NestedGuest, fault: Fault) -> Steps[Outc
     return RETRY if resume == -EAGAIN else unchanged._replace(resume=resume)
 
 
-def outside_memory(kvm: Kvm, fault: Fault, gpte: GuestPte) -> Outcome:
+def outside_memory(kvm: Kvm, nested: NestedGuest, fault: Fault) -> Outcome:
     """Treat an address without memory as emulated MMIO (`kvmppc_hv_emulate_mmio`).
 
-    Needs the instruction: if the host cannot load it, the nested guest tries again,
-    for ever. It never can for an instruction fetch from there.
+    The host needs the instruction and loads it by its *effective* address, through
+    quadrants and so through the nested guest's process table, or by
+    H_COPY_TOFROM_GUEST (`kvmhv_load_from_eaddr`). Of a nested guest in real mode without a
+    process table it cannot: the nested guest tries again, until its time is up. Nor can it
+    where the fetch itself is what faulted.
     """
     if fault.dsisr & (DSISR_PRTABLE_FAULT | DSISR_BADACCESS):
         return Outcome(RESUME_GUEST, fault.dsisr, fault.n_gpa, queued=True)
-    if fault.kind == "fetch" or not kvm.facts.reads_instructions:
+    if fault.kind == "fetch" or not kvm.facts.reads_instructions or not nested.process_table:
         return RETRY
-    return Outcome(RESUME_HOST, fault.dsisr, fault.n_gpa, mmio_gpa=gpte.raddr)
+    raise UnmodelledError("the host loads an instruction through a nested process table")
 
 
 def translation_refused(gpte: GuestPte, fault: Fault) -> Outcome | None:

@@ -4,19 +4,20 @@
     mutate(program, rng, others)             -> a changed program
 
 What a program is made of is the profile's to say (`sim.profile`). The guest's actions
-are in `sim.generate_guest`.
+are in `sim.generate_guest`, what no sane guest does in `sim.generate_wild`.
 """
 
 from collections.abc import Callable, Iterator
 from random import Random
 
 from nestscope.sim.generate_guest import Maker
+from nestscope.sim.generate_wild import WildMaker
 from nestscope.sim.layout import GuestLayout
 from nestscope.sim.mutate import mutate
 from nestscope.sim.operations import Operation, SetPartitionTable
-from nestscope.sim.profile import ACTIONS, CALM, DEFAULT, Profile, vary
+from nestscope.sim.profile import ACTIONS, CALM, DEFAULT, WILD, Profile, vary
 
-__all__ = ["CALM", "DEFAULT", "Profile", "mutate", "random_operations", "vary"]
+__all__ = ["CALM", "DEFAULT", "WILD", "Profile", "mutate", "random_operations", "vary"]
 
 
 def random_operations(
@@ -25,13 +26,17 @@ def random_operations(
     """Yield operations without end, beginning with a partition table."""
     yield SetPartitionTable(layout.ptcr)
     random = Random(seed)
-    known = actions(Maker(random, layout, profile))
+    maker = Maker(random, layout, profile)
+    known = actions(maker)
     chosen = [known[name] for name in ACTIONS]
     weights = [getattr(profile, name) for name in ACTIONS]
     while True:
-        yield from random.choices(chosen, weights)[0]()
+        for operation in random.choices(chosen, weights)[0]():
+            maker.follow(operation)
+            yield operation
 
 
 def actions(maker: Maker) -> dict[str, Callable[[], Iterator[Operation]]]:
     """Return every action by the name of its weight in the profile."""
-    return {name: getattr(maker, name) for name in ACTIONS}
+    wild = WildMaker(maker)
+    return {name: getattr(maker, name, None) or getattr(wild, name) for name in ACTIONS}

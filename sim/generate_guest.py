@@ -15,6 +15,7 @@ collects duplicates behind it; the model follows (`rmap.walked_words`).
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -25,6 +26,8 @@ from nestscope.decoders.words.pte import (
     PTE_EAA_WRITE,
     PTE_R,
 )
+from nestscope.sim.errors import GuestLayoutError
+from nestscope.sim.guest import Guest
 from nestscope.sim.layout import MIB, GuestLayout
 from nestscope.sim.operations import (
     RWXRC,
@@ -67,6 +70,7 @@ class Maker:
     random: Random
     layout: GuestLayout
     profile: Profile
+    guest: Guest = field(default_factory=Guest)
     cached: dict[tuple[int, int], int] = field(default_factory=dict)
     mapped: set[tuple[int, int, int]] = field(default_factory=set)
 
@@ -79,6 +83,12 @@ class Maker:
         self.coded: set[int] = set()
         far = self.random.sample(range(20, 4096), 4)
         self.lpids: list[int] = [*range(NESTED_GUESTS - 4), *far]
+
+    def follow(self, operation: Operation) -> None:
+        """Know where the guest's tables are, for what changes them behind its back."""
+        if self.profile.write_word or self.profile.odd_tree:
+            with suppress(GuestLayoutError):
+                self.guest.lower(operation)
 
     def lpid(self) -> int:
         """Few nested guests get most of the work, so that chains collide."""

@@ -10,7 +10,6 @@ from nestscope.sim.constants import (
     H_RPT_INVALIDATE,
     H_SET_PARTITION_TABLE,
     H_TLB_INVALIDATE,
-    H_TOO_HARD,
     TRAP_SYSCALL,
 )
 from nestscope.sim.enter import enter_nested_guest
@@ -153,10 +152,9 @@ class Model:
         if kvm.read_guest(self.layout.code, len(STUB)) != STUB:
             raise UnmodelledError("the code of the guest itself was overwritten")
         result = yield from path
-        if result.ret != H_TOO_HARD:
-            yield from guest_access(kvm, mailbox, "store")
-            frame, offset = host_location(kvm, kvm.pgtable, mailbox + RESULTS)
-            kvm.memory.write_frame(frame, offset, struct.pack("<2Q", result.ret, args[0]))
+        yield from guest_access(kvm, mailbox, "store")
+        frame, offset = host_location(kvm, kvm.pgtable, mailbox + RESULTS)
+        kvm.memory.write_frame(frame, offset, struct.pack("<2Q", result.ret, args[0]))
         return result
 
     def state(self) -> st.State:

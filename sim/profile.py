@@ -37,6 +37,16 @@ class Profile:
     drop: float = 1
     bad_ptcr: float = 0.5
     stray_access: float = 2
+    map_anywhere: float = 0
+    access_anywhere: float = 0
+    write_word: float = 0
+    odd_tree: float = 0
+    odd_ptcr: float = 0
+    odd_tlbie: float = 0
+    odd_entry: float = 0
+    range_invalidate: float = 0
+    discard_anywhere: float = 0
+    outside_memory: float = 0
     remap_in_place: float = 0
     any_rights: float = 0
     any_lpid: float = 0
@@ -48,6 +58,28 @@ ACTIONS = tuple(field.name for field in fields(Profile) if field.name not in HAB
 
 CALM = Profile()
 """Programs that break no invariant but by finding 0001, and that end without a wait."""
+
+WILD = replace(
+    CALM,
+    map_anywhere=6,
+    access_anywhere=8,
+    write_word=6,
+    odd_tree=2,
+    odd_ptcr=1,
+    odd_tlbie=3,
+    odd_entry=2,
+    range_invalidate=4,
+    discard_anywhere=1,
+    outside_memory=0.1,
+    remap_in_place=0.2,
+    any_rights=0.3,
+    any_lpid=0.02,
+)
+"""Whatever the interface accepts, that which breaks the host's invariants included.
+
+A nested guest that finds no end is taken out after a second: `any_rights` and
+`outside_memory` cost time.
+"""
 
 DEFAULT = CALM
 """What `random_operations` does when it is not told otherwise."""

@@ -142,7 +142,7 @@ def test_a_guest_whose_own_code_is_gone_is_not_predicted() -> None:
         world.run("load 1 0x1000000")
 
 
-H_PARAMETER, H_BAD_MODE, H_NOT_AVAILABLE, H_AUTHORITY = 2**64 - 4, 2**64 - 5, 3, 2**64 - 10
+H_PARAMETER, H_BAD_MODE, H_NOT_AVAILABLE, H_P2 = 2**64 - 4, 2**64 - 5, 3, 2**64 - 55
 HDEC_OVER, HDEC_NEVER = "word 0x30058 0x0", "word 0x30058 0x0000000000000f00"
 VERSION_1, VERSION_2, VERSION_3 = (f"word 0x30000 0x0{n}00000000000000" for n in (1, 2, 3))
 RUN = "hcall 0xf804 0x30000 0x31000"
@@ -162,6 +162,7 @@ def entered() -> World:
         ((VERSION_1, RUN), 0x980),
         ((VERSION_3, RUN), H_PARAMETER),
         (("word 0x30000 0x0", RUN), H_PARAMETER),
+        (("word 0x30000 0x0200000001000000", RUN), H_P2),  # 2 in the lower half
         (("hcall 0xf804 0x4000000 0x31000",), H_PARAMETER),
         (("hcall 0xf804 0x3fffff8 0x31000",), H_PARAMETER),
         (("hcall 0xf804 0x30000 0x4000000",), H_PARAMETER),
