@@ -2,16 +2,19 @@
 
 import sys
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nestscope.decoders.errors import NestscopeError
-from nestscope.plugin.cli.options import Json, KernelName, Modules, Qemu, Vmlinux
+from nestscope.plugin.cli.options import Json, KernelName, Modules, Vmlinux
 
 if TYPE_CHECKING:
     from nestscope.plugin.differential.plan import Plan
+
+_STORM = 10
 
 
 def coverage(
@@ -37,6 +40,18 @@ def coverage(
             help="End with 1 where fewer blocks of a function ran, or one has no reason.",
         ),
     ] = None,
+    storm: Annotated[
+        int | None,
+        typer.Option(
+            metavar="ROUNDS",
+            min=0,
+            help="Run all so many times more with a second processor that interrupts the first; "
+            "default 10 for the traces that come with nestscope, else 0.",
+        ),
+    ] = None,
+    memory: Annotated[
+        str, typer.Option(help="RAM; less than 3G has no room for a page of 1 GiB.")
+    ] = "3G",
     kernel: KernelName = "6.12-64k",
     machine: Annotated[
         list[str] | None,
@@ -44,7 +59,10 @@ def coverage(
     ] = None,
     vmlinux: Vmlinux = None,
     modules: Modules = None,
-    qemu: Qemu = "qemu-system-ppc64",
+    qemu: Annotated[
+        list[str] | None,
+        typer.Option(help="The QEMU program; may be repeated, as one behaves unlike another."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run traces on a live kernel and tell which basic blocks of its nested code ran.
@@ -54,7 +72,7 @@ def coverage(
     the reason that is declared for it.
 
     Examples:
-      nestscope coverage --machine pseries --machine powernv9 --require 90
+      nestscope coverage --machine pseries --machine powernv9 --require 85
       nestscope coverage my.trace --function 'kvmhv_*nest*' --listing
       nestscope coverage --random 500 --seed 7 --json
     """
@@ -68,22 +86,34 @@ def coverage(
     from nestscope.plugin.present.coverage import coverage_view
     from nestscope.plugin.present.terminal import terminal
     from nestscope.plugin.qemu.kernels import choose_kernel
-    from nestscope.plugin.qemu.lab import Lab
+    from nestscope.plugin.qemu.lab import QEMU, Lab
 
     files = choose_kernel(kernel, vmlinux, modules)
     text = ModuleText.of_module(files.modules_dir, MODULE)
+    plans = _plans(traces or [], random_steps, seed)
+    own = not traces and random_steps is None
+    rounds = storm if storm is not None else _STORM if own else 0
     counts: Counter[int] = Counter()
     runs: list[str] = []
-    for name in machine or ["pseries"]:
+    for name, program in product(machine or ["pseries"], qemu or [QEMU]):
+        where = f"{name}, {program}"
 
-        def done(plan: "Plan", new: int, name: str = name) -> None:
-            runs.append(f"{name}: {plan.name}")
+        def done(what: str, new: int, where: str = where) -> None:
+            runs.append(f"{where}: {what}")
             if sys.stderr.isatty():
-                print(f"{name}: {plan.name}: {new} new blocks", file=sys.stderr)
+                print(f"{where}: {what}: {new} new blocks", file=sys.stderr)
 
-        plans = _plans(traces or [], random_steps, seed)
-        with Lab.boot(files, machine=name, qemu=qemu, coverage=True) as lab:
-            functions, more = measure(lab, text, plans, function or OBJECTIVE, done)
+        with Lab.boot(
+            files,
+            machine=name,
+            memory=memory,
+            qemu=program,
+            coverage=True,
+            processors=2 if rounds else 1,
+        ) as lab:
+            functions, more = measure(
+                lab, text, plans, function or OBJECTIVE, storm=rounds, progress=done
+            )
         counts.update(more)
     reasons = load_reasons(text.build_id)
     report = make_report(files.release, text.build_id, runs, functions, counts, reasons)

@@ -1,12 +1,13 @@
 """Run programs in a booted kernel, without the model, and count which blocks ran."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nestscope.plugin.differential.coverage.blocks import FunctionBlocks
 from nestscope.plugin.differential.coverage.coverage import OBJECTIVE, open_coverage
 from nestscope.plugin.differential.coverage.module_text import ModuleText
+from nestscope.plugin.differential.lab_machine import LabMachine
 from nestscope.plugin.differential.plan import Plan
 from nestscope.plugin.differential.session import open_machine
 from nestscope.plugin.qemu.lab import Lab
@@ -23,14 +24,19 @@ def shipped_traces() -> list[Path]:
 def measure(
     lab: Lab,
     text: ModuleText,
-    plans: Iterable[Plan],
+    plans: Sequence[Plan],
     patterns: Sequence[str] = OBJECTIVE,
-    progress: Callable[[Plan, int], None] = lambda _plan, _new: None,
+    *,
+    storm: int = 0,
+    progress: Callable[[str, int], None] = lambda _what, _new: None,
 ) -> tuple[list[FunctionBlocks], Counter[int]]:
     """Run each plan in a VM of its own; return the functions, and how often each block ran.
 
-    `progress` is told each plan and how many blocks it reached first. The lab must
-    have been booted with `coverage`.
+    Then all of them run `storm` times more, while a second processor interrupts the
+    first all the time: only so do unlocks meet a write to an interrupt controller that
+    they must order (mmiowb). `progress` is told what was run and how many blocks it
+    reached first. The lab must have been booted with `coverage`, and for a storm with
+    two processors.
 
     Raises:
         NestscopeError: if something is missing, or the agent cannot do an operation.
@@ -40,10 +46,21 @@ def measure(
         open_coverage(lab, live.machine.kernel, patterns, text) as coverage,
     ):
         for plan in plans:
-            guest = Guest()
-            live.machine.execute(guest.setup())
-            for operation in plan.operations:
-                live.machine.execute(guest.lower(operation))
-            lab.agent.must(["destroy"])
-            progress(plan, len(coverage.new_blocks()))
+            _run(lab, live.machine, plan)
+            progress(plan.name, len(coverage.new_blocks()))
+        if storm:
+            lab.agent.must(["storm 1"])
+            for number in range(storm):
+                for plan in plans:
+                    _run(lab, live.machine, plan)
+                progress(f"storm {number + 1}", len(coverage.new_blocks()))
+            lab.agent.must(["storm 0"])
         return list(coverage.functions), Counter(coverage.counts())
+
+
+def _run(lab: Lab, machine: LabMachine, plan: Plan) -> None:
+    guest = Guest()
+    machine.execute(guest.setup())
+    for operation in plan.operations:
+        machine.execute(guest.lower(operation))
+    lab.agent.must(["destroy"])
