@@ -3,6 +3,7 @@
 For tests and for the recorded session of the docs. Every wait has a bound.
 """
 
+import codecs
 import os
 import select
 import signal
@@ -47,10 +48,13 @@ class GdbTerminal:
         gdb: str = GDB,
         loader: Path | None = None,
         timeout: float = 20.0,
+        color: bool = False,
     ) -> None:
         self.timeout = timeout
         argv = [gdb, "-nx", "-q"]
-        for command in (*_QUIET, f"source {loader or write_loader()}"):
+        # On a dumb terminal GDB would turn it off.
+        style = f"set style enabled {'on' if color else 'off'}"
+        for command in (*_QUIET, style, f"source {loader or write_loader()}"):
             argv += ["-iex", command]
         self._process = subprocess.Popen(
             [*argv, *(str(argument) for argument in arguments)],
@@ -60,12 +64,14 @@ class GdbTerminal:
             bufsize=0,
             start_new_session=True,
             preexec_fn=die_with_parent(),  # noqa: PLW1509 - between fork and exec it only calls prctl
-            env=os.environ | {"LC_ALL": "C.UTF-8", "TERM": "dumb", "HOME": "/nonexistent"},
+            env=_environment(color=color),
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._stdin = self._process.stdin
         self._stdout = self._process.stdout.fileno()
         self._held = ""
+        # A character may be cut in two by the pipe.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         try:
             self.greeting = self.wait()
         except BaseException:
@@ -113,7 +119,7 @@ class GdbTerminal:
                 data = os.read(self._stdout, _PIECE)
                 if not data:
                     raise TerminalError(f"GDB ended after {self._held[-2000:]!r}")
-                self._held += data.decode("utf-8", "replace")
+                self._held += self._decoder.decode(data)
 
     def interrupt(self) -> None:
         """Press Ctrl-C."""
@@ -139,3 +145,11 @@ class GdbTerminal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _environment(*, color: bool) -> dict[str, str]:
+    """Return an environment in which GDB behaves the same for everybody."""
+    wanted = {"LC_ALL": "C.UTF-8", "TERM": "dumb", "HOME": "/nonexistent"}
+    wanted |= {"FORCE_COLOR": "1"} if color else {}
+    kept = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
+    return kept | wanted

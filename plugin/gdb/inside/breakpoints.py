@@ -98,8 +98,8 @@ class Watch:
     def _tell(self, function: str, place: int, before: str, after: Dict[str, Any]) -> None:
         done = "inserted at" if function == INSERT else "removed from"
         gdb.write(
-            "nested: (l1_lpid {}, n_gpa {:#x}) was {} gfn {:#x} by {} (rmap word at {:#x})\n"
-            "  before: {}\n  after:  {}\n".format(
+            "nested: (l1_lpid {}, n_gpa {:#x}) was {} gfn {:#x} by {}\n"
+            "  rmap word at {:#x}\n  before: {}\n  after:  {}\n".format(
                 self.l1_lpid, self.n_gpa, done, after["gfn"], function, place, before,
                 after["chain"],
             )
@@ -132,6 +132,7 @@ class ReturnBreakpoint(gdb.Breakpoint):
         super(ReturnBreakpoint, self).__init__(
             "*{:#x}".format(address), type=gdb.BP_HARDWARE_BREAKPOINT, internal=True
         )
+        self.silent = True  # it has no number that a user knows; the chain is shown instead
 
     def stop(self) -> bool:
         """Say whether the entry came or went in this call."""
@@ -182,8 +183,10 @@ class BreakCommand(VerbCommand):
             }
             gdb.write(json.dumps(document) + "\n")
         else:
-            numbers = ", ".join(str(each.number) for each in made)
-            gdb.write("nested: to stop watching: delete {}\n".format(numbers.replace(",", "")))
+            for each in made:
+                gdb.write("nested: breakpoint {} is at {}\n".format(each.number, each.function))
+            numbers = " ".join(str(each.number) for each in made)
+            gdb.write("nested: to stop watching: delete {}\n".format(numbers))
 
 
 def register_breakpoints(link: Link) -> None:

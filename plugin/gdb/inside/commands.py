@@ -1,6 +1,7 @@
 """The commands `nested ...`."""
 
 import json
+import os
 import sys
 from typing import Any, Dict
 
@@ -174,6 +175,7 @@ def _width() -> int:
 
 def _color() -> bool:
     try:
-        return bool(gdb.parameter("style enabled")) and sys.stdout.isatty()
+        wanted = sys.stdout.isatty() or bool(os.environ.get("FORCE_COLOR"))
+        return wanted and bool(gdb.parameter("style enabled"))
     except RuntimeError:
         return False

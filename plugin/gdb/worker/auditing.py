@@ -17,11 +17,12 @@ def check(request: Request) -> Answer:
     request.session.gdb.progress("judging what was read")
     found = audit(state)
     leaves = sum(len(guest.leaves) for vm in state.vms for guest in vm.nested)
-    end = f"{count(len(state.vms))} VMs, {count(leaves)} shadow leaves checked, "
+    plural = "" if len(state.vms) == 1 else "s"
+    end = f"{count(len(state.vms))} VM{plural}, {count(leaves)} shadow leaves checked, "
     views: tuple[RenderableType, ...] = (
         *([findings_table(found)] if found else []),
         *(Text(line) for line in lines_of(state.problems)),
-        Text(f"{end}{count(len(found))} findings"),
+        Text(f"{end}{count(len(found))} finding{'' if len(found) == 1 else 's'}"),
     )
     broken = sum(finding.severity != "info" for finding in found)
     return Answer(findings_document(state, found), views, broken)

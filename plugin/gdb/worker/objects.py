@@ -90,10 +90,9 @@ def guests(request: Request) -> Answer:
     """List the nested guests of a VM."""
     view = request.view
     vm = request.radix_vm()
-    table = new_table(
-        f"nested guests of VM {vm.number}", "l1_lpid", "shadow", "refs", "l1_gr_to_hr",
-        "process_table", "shadow_pgtable", "kvm_nested_guest",
-    )  # fmt: skip
+    shown = ("shadow_lpid", "refcnt", "l1_gr_to_hr", "shadow_pgtable", "address")
+    headings = ("l1_lpid", "shadow", "refs", "l1_gr_to_hr", "shadow_pgtable", "kvm_nested_guest")
+    table = new_table(f"nested guests of VM {vm.number}", *headings)
     rows: list[Document] = []
     for lpid, guest in view.nested(vm):
         row: Document = {"l1_lpid": lpid}
@@ -107,10 +106,9 @@ def guests(request: Request) -> Answer:
                 "address": hex(guest.address),
             }
         rows.append(row)
-        names = ("shadow_lpid", "refcnt", "l1_gr_to_hr", "process_table", "shadow_pgtable")
-        table.add_row(str(lpid), *(str(row.get(name, "?")) for name in (*names, "address")))
-    shown = table if rows else Text(f"VM {vm.number} has no nested guest")
-    return _answer(request, "nested", rows, shown)
+        table.add_row(str(lpid), *(str(row.get(name, "?")) for name in shown))
+    views = table if rows else Text(f"VM {vm.number} has no nested guest")
+    return _answer(request, "nested", rows, views)
 
 
 def target(request: Request) -> Answer:

@@ -184,7 +184,7 @@ def test_check_finds_nothing_wrong_and_shows_progress(attached: Attached) -> Non
     assert [each for each in told["findings"] if each["severity"] == "error"] == []
     shown = attached.gdb.run("nested check")
     assert "reading every VM" in shown
-    assert "1 VMs," in shown
+    assert "1 VM, " in shown
 
 
 def test_target_says_where_types_come_from(attached: Attached) -> None:

@@ -45,7 +45,7 @@ def test_a_chain_lookup_costs_at_most_ten(
         gdb.run("nested target")  # the kernel is examined once for each connection
         costs: dict[str, list[int]] = {}
         for command in (f"nested chain {long_chain:#x}", "nested chain 0x90", "nested vms"):
-            for _ in range(3):
+            for _ in range(2):
                 gdb.run("stepi")
                 before = len(proxy.packets)
                 assert "0x" in gdb.run(command)
