@@ -185,7 +185,12 @@ class DestroyVm:
 
 @dataclass(frozen=True, slots=True)
 class SwitchToHpt:
-    """The VMM switches the VM to a hash page table."""
+    """The VMM switches the VM to a hash page table (KVM_PPC_CONFIGURE_V3_MMU)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchToRadix:
+    """The VMM switches the VM to radix, which it has at first (KVM_PPC_CONFIGURE_V3_MMU)."""
 
 
 VmmEvent = (
@@ -204,6 +209,7 @@ VmmEvent = (
     | TestAge
     | DestroyVm
     | SwitchToHpt
+    | SwitchToRadix
 )
 """What VMM and host do to the VM: each is an operation of a trace as it is."""
 

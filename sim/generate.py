@@ -4,20 +4,22 @@
     mutate(program, rng, others)             -> a changed program
 
 What a program is made of is the profile's to say (`sim.profile`). The guest's actions
-are in `sim.generate_guest`, what no sane guest does in `sim.generate_wild`.
+are in `sim.generate_guest`, what no sane guest does in `sim.generate_wild`, those of the
+VMM and its host in `sim.generate_vmm`.
 """
 
 from collections.abc import Callable, Iterator
 from random import Random
 
 from nestscope.sim.generate_guest import Maker
+from nestscope.sim.generate_vmm import VmmMaker
 from nestscope.sim.generate_wild import WildMaker
 from nestscope.sim.layout import GuestLayout
 from nestscope.sim.mutate import mutate
 from nestscope.sim.operations import Operation, SetPartitionTable
-from nestscope.sim.profile import ACTIONS, CALM, DEFAULT, WILD, Profile, vary
+from nestscope.sim.profile import ACTIONS, CALM, DEFAULT, HOST, WILD, Profile, vary
 
-__all__ = ["CALM", "DEFAULT", "WILD", "Profile", "mutate", "random_operations", "vary"]
+__all__ = ["CALM", "DEFAULT", "HOST", "WILD", "Profile", "mutate", "random_operations", "vary"]
 
 
 def random_operations(
@@ -38,5 +40,6 @@ def random_operations(
 
 def actions(maker: Maker) -> dict[str, Callable[[], Iterator[Operation]]]:
     """Return every action by the name of its weight in the profile."""
-    wild = WildMaker(maker)
-    return {name: getattr(maker, name, None) or getattr(wild, name) for name in ACTIONS}
+    makers = (maker, WildMaker(maker), VmmMaker(maker))
+    owners = {name: next(m for m in makers if hasattr(m, name)) for name in ACTIONS}
+    return {name: getattr(owner, name) for name, owner in owners.items()}

@@ -75,14 +75,20 @@ class Maker:
     mapped: set[tuple[int, int, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.forget()
+        far = self.random.sample(range(20, 4096), 4)
+        self.lpids: list[int] = [*range(NESTED_GUESTS - 4), *far]
+
+    def forget(self) -> None:
+        """Begin with an empty guest."""
+        self.cached.clear()
+        self.mapped.clear()
         self.data = [self.layout.data + i * PAGE for i in range(DATA_PAGES)]
         first_large = (self.data[-1] + LARGE) & -LARGE
         self.large = [first_large + i * LARGE for i in range(LARGE_PAGES)]
         code = self.large[-1] + LARGE
         self.code = [code + i * PAGE for i in range(CODE_PAGES)]
         self.coded: set[int] = set()
-        far = self.random.sample(range(20, 4096), 4)
-        self.lpids: list[int] = [*range(NESTED_GUESTS - 4), *far]
 
     def follow(self, operation: Operation) -> None:
         """Know where the guest's tables are, for what changes them behind its back."""

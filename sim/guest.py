@@ -164,14 +164,20 @@ class Guest:
         elif operation.gpa < self.layout.size:
             raise GuestLayoutError(f"slot {slot} at {operation.gpa:#x}: the guest itself is there")
         elif isinstance(operation, AddSlot):
+            self._require_own_memory(operation)
             self.slots[slot] = operation.gpa, operation.size
         elif slot in self.slots:
             self.slots[slot] = operation.gpa, self.slots[slot][1]
 
+    def _require_own_memory(self, new: AddSlot) -> None:
+        """Refuse a slot over the memory that the guest or its tables live in."""
+        start = self.layout.userspace_addr
+        if new.userspace_addr < start + self.layout.data and start < new.userspace_addr + new.size:
+            raise GuestLayoutError(f"slot {new.slot} over the memory of the guest itself")
+
     def _require_data(self, gpa: int, length: int) -> None:
         """Refuse to let the VMM change what the guest or its tables live in."""
-        areas = [(self.layout.data, self.layout.size - self.layout.data), *self.slots.values()]
-        if not any(start <= gpa and gpa + length <= start + size for start, size in areas):
+        if gpa < self.layout.data or gpa < self.layout.size < gpa + length:
             raise GuestLayoutError(
                 f"{gpa:#x} (+{length:#x}) is not in the guest's data area "
                 f"{self.layout.data:#x} to {self.layout.size:#x} nor in a further slot"

@@ -41,6 +41,20 @@ def switch_to_hpt(kvm: Kvm) -> Steps[int]:
     return 0
 
 
+def switch_to_radix(kvm: Kvm) -> Steps[int]:
+    """The same ioctl with RADIX: an empty host tree (`kvmppc_switch_mmu_to_radix`).
+
+    The partition table that the guest had set stays.
+    """
+    require_no_vcpu(kvm)
+    if not kvm.radix:
+        kvm.pgtable.root = kvm.new_address()
+        reset_rmap(kvm)
+        yield "set radix"
+        kvm.radix = True
+    return 0
+
+
 def require_no_vcpu(kvm: Kvm) -> None:
     """Refuse what the kernel does with no vCPU running."""
     if kvm.running:

@@ -12,7 +12,7 @@ class Profile:
     """What a random program is made of.
 
     Weights, relative to each other, 0 for never: `map_data`, `access_data`, ... are
-    the actions of `sim.generate.actions`.
+    the actions of `sim.generate.actions`: from `add_slot` on those of the VMM and its host.
 
     Habits, probabilities: `remap_in_place`: another guest page is mapped at a nested
     address without an unmap and a tlbie (finding 0002 follows). `any_rights`: a leaf
@@ -47,6 +47,20 @@ class Profile:
     range_invalidate: float = 0
     discard_anywhere: float = 0
     outside_memory: float = 0
+    add_slot: float = 0
+    delete_slot: float = 0
+    move_slot: float = 0
+    slot_flags: float = 0
+    dirty_log: float = 0
+    clear_dirty_log: float = 0
+    collapse: float = 0
+    split: float = 0
+    protect: float = 0
+    migrate: float = 0
+    remap: float = 0
+    age: float = 0
+    destroy: float = 0
+    switch_mmu: float = 0
     remap_in_place: float = 0
     any_rights: float = 0
     any_lpid: float = 0
@@ -57,7 +71,26 @@ ACTIONS = tuple(field.name for field in fields(Profile) if field.name not in HAB
 """The fields that are weights: names of the generator's actions."""
 
 CALM = Profile()
-"""Programs that break no invariant but by finding 0001, and that end without a wait."""
+"""The guest alone: no invariant breaks but by finding 0001, and nobody waits."""
+
+HOST = replace(
+    CALM,
+    add_slot=2,
+    delete_slot=0.7,
+    move_slot=0.7,
+    slot_flags=1.5,
+    dirty_log=2,
+    clear_dirty_log=0.1,
+    collapse=1.5,
+    split=0.7,
+    protect=1,
+    migrate=0.5,
+    remap=0.7,
+    age=1,
+    destroy=0.1,
+    switch_mmu=0.1,
+)
+"""The guest and all that its VMM and host do to it."""
 
 WILD = replace(
     CALM,
@@ -81,7 +114,7 @@ A nested guest that finds no end is taken out after a second: `any_rights` and
 `outside_memory` cost time.
 """
 
-DEFAULT = CALM
+DEFAULT = HOST
 """What `random_operations` does when it is not told otherwise."""
 
 

@@ -38,6 +38,7 @@ With the header `nestscope-trace 3`, also:
     hcall 0xf804 0x30000 0x31000
     remap 0x900000 0x10000
     create
+    radix
 
 A trace is written with the lowest header that knows all its verbs.
 
@@ -62,6 +63,7 @@ from nestscope.sim.events import (
     SetSlotFlags,
     SplitHuge,
     SwitchToHpt,
+    SwitchToRadix,
     TestAge,
     VmmEvent,
 )
@@ -151,6 +153,7 @@ _PARSERS_3: dict[str, Callable[[Words], Operation]] = {
     ),
     "remap": lambda w: Remap(w.number("gpa"), w.number("the length")),
     "create": lambda _: CreateGuest(),
+    "radix": lambda _: SwitchToRadix(),
 }
 """Verbs that came with version 3."""
 
@@ -277,6 +280,8 @@ def _format_later(  # noqa: PLR0912  one a verb
             return "destroy"
         case SwitchToHpt():
             return "hpt"
+        case SwitchToRadix():
+            return "radix"
 
 
 def format_trace(operations: Iterable[Operation]) -> str:

@@ -21,12 +21,13 @@ from nestscope.sim.events import (
     SetSlotFlags,
     SplitHuge,
     SwitchToHpt,
+    SwitchToRadix,
     TestAge,
     Write,
 )
 from nestscope.sim.hostmm import HUGE_SHIFTS
 from nestscope.sim.kvm import Kvm, Memslot
-from nestscope.sim.lifecycle import switch_to_hpt
+from nestscope.sim.lifecycle import switch_to_hpt, switch_to_radix
 from nestscope.sim.memslots import set_memory_region, slot_by_id
 from nestscope.sim.notifier import age_range, test_age
 from nestscope.sim.steps import Steps
@@ -57,6 +58,8 @@ def path(kvm: Kvm, event: Event) -> Steps[Result]:
             return result_of(clear_dirty_log())
         case SwitchToHpt():
             return result_of((yield from switch_to_hpt(kvm)))
+        case SwitchToRadix():
+            return result_of((yield from switch_to_radix(kvm)))
         case _:
             return (yield from memory_path(kvm, event))
 

@@ -16,8 +16,13 @@ from nestscope.sim.events import (
     SetSlotFlags,
     SplitHuge,
     SwitchToHpt,
+    SwitchToRadix,
     VmmEvent,
 )
+
+_RADIX, _GTSE = 1, 2
+_GUEST_RADIX = 1 << 63
+"""GR of a process table register, which is otherwise empty."""
 
 
 def vmm_command(event: VmmEvent) -> str:  # noqa: PLR0912  one an event
@@ -55,4 +60,6 @@ def vmm_command(event: VmmEvent) -> str:  # noqa: PLR0912  one an event
             return "destroy"
         case SwitchToHpt():
             return "mmu 0 0"
+        case SwitchToRadix():
+            return f"mmu {_RADIX | _GTSE} {_GUEST_RADIX:#x}"
     raise LabError(f"a live kernel cannot be made to do this alone: {event}")
