@@ -27,6 +27,7 @@ class HostFacts:
     `readonly_memslots`: KVM_MEM_READONLY is accepted
     (CONFIG_HAVE_KVM_READONLY_MEM, which no architecture code for POWER selects:
     there the branches for read-only slots cannot be reached).
+    `ages_by_reclaim`: pages are aged when they are to be reclaimed, as without DAMON.
     """
 
     page_shift: int = 16
@@ -38,6 +39,7 @@ class HostFacts:
     pseries: bool = True
     reads_instructions: bool = False
     readonly_memslots: bool = False
+    ages_by_reclaim: bool = False
 
 
 PLACES = (

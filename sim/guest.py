@@ -60,14 +60,10 @@ CODE_SIZE = 1 << 12
 
 
 class Guest:
-    """One guest hypervisor: what it does to its memory and asks of its host.
-
-    `slots` are gpa and size of the memslots beside the guest's own.
-    """
+    """One guest hypervisor: what it does to its memory and asks of its host."""
 
     def __init__(self, layout: GuestLayout = LAYOUT) -> None:
         self.layout = layout
-        self.slots: dict[int, tuple[int, int]] = {}
         self.tables = GuestTables(layout)
 
     @property
@@ -155,19 +151,14 @@ class Guest:
         return [operation]
 
     def _change_slots(self, operation: AddSlot | DeleteSlot | MoveSlot) -> None:
-        """Keep track of the slots beside the guest's own."""
+        """Refuse changes of the guest's own slot, and others at its addresses or memory."""
         slot = operation.slot
         if slot == self.layout.slot:
             raise GuestLayoutError(f"slot {slot} holds the guest itself: it stays as it is")
-        if isinstance(operation, DeleteSlot):
-            self.slots.pop(slot, None)
-        elif operation.gpa < self.layout.size:
+        if not isinstance(operation, DeleteSlot) and operation.gpa < self.layout.size:
             raise GuestLayoutError(f"slot {slot} at {operation.gpa:#x}: the guest itself is there")
-        elif isinstance(operation, AddSlot):
+        if isinstance(operation, AddSlot):
             self._require_own_memory(operation)
-            self.slots[slot] = operation.gpa, operation.size
-        elif slot in self.slots:
-            self.slots[slot] = operation.gpa, self.slots[slot][1]
 
     def _require_own_memory(self, new: AddSlot) -> None:
         """Refuse a slot over the memory that the guest or its tables live in."""
@@ -193,8 +184,7 @@ class Guest:
     def _require_memory(self, gpa: int, length: int) -> None:
         """Refuse what is not memory, and the code that does what an event asks for."""
         layout = self.layout
-        areas = [(0, layout.size), *self.slots.values()]
-        if not any(start <= gpa and gpa + length <= start + size for start, size in areas):
+        if gpa < layout.size < gpa + length:
             raise GuestLayoutError(f"{gpa:#x} (+{length:#x}) is no memory of the guest")
         for code in (layout.code, layout.payload):
             if gpa < code + CODE_SIZE and code < gpa + length:
@@ -202,16 +192,14 @@ class Guest:
 
     def _require_disposable(self, gpa: int, length: int) -> None:
         """Allow all memory but the stub's page: nested guests can do without the payload."""
-        areas = [(0, self.layout.size), *self.slots.values()]
         code = self.layout.code
-        if not any(start <= gpa and gpa + length <= start + size for start, size in areas):
+        if gpa < self.layout.size < gpa + length:
             raise GuestLayoutError(f"{gpa:#x} (+{length:#x}) is no memory of the guest")
         if gpa < code + (1 << PAYLOAD_SHIFT) and code < gpa + length:
             raise GuestLayoutError(f"{gpa:#x} (+{length:#x}): the guest itself is there")
 
     def _forget(self) -> None:
         """Begin again: with the VM its memory is gone."""
-        self.slots.clear()
         self.tables = GuestTables(self.layout)
 
     def _map(self, operation: Map) -> list[Event]:

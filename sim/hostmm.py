@@ -256,6 +256,29 @@ class HostMemory:
             self.parts.pop(part, None)
         yield from self.after(start, start + (1 << PMD_SHIFT))
 
+    def age(self, hva: int, length: int, *, by_reclaim: bool) -> Steps[list[tuple[int, int]]]:
+        """Return the ranges `(start, end)` of which the notifier is told to clear R.
+
+        Only private pages are aged. DAMON tells of as many bytes as the page has from the
+        *byte* on that it sampled (`ptep_clear_young_notify`), which is in the page but not
+        its first: the page after it is aged, too (finding 0009). Reclaim is exact, but
+        splits a huge page first (`madvise_cold_or_pageout_pte_range`).
+        """
+        ranges = []
+        for page in range(hva >> self.page_shift, hva + length >> self.page_shift):
+            frame, shift = self.find(page)
+            at = page << self.page_shift
+            if frame in (0, ZERO_FRAME):
+                continue
+            if by_reclaim:
+                if shift:
+                    yield from self.split(at & -1 << shift, shift)
+                yield from self.dissolve(page, frame)
+                ranges.append((at, at + self.page_size))
+            else:
+                ranges.append((at, at + (1 << (shift or self.page_shift)) + 1))
+        return ranges
+
     def migrate_huge(self, hva: int, shift: int) -> Steps[None]:
         """Move a whole huge page."""
         yield from self.before(hva, hva + (1 << shift))
@@ -277,8 +300,9 @@ class HostMemory:
             self.next_frame += 1
             if old in self.contents:
                 self.contents[fresh[page]] = bytearray(self.contents[old])
-        for block in self.vmas.replace(hva, hva + length, origin=self.next_frame):
-            yield from self.split(block, PMD_SHIFT)
+        for change in self.vmas.replace(hva, hva + length, origin=self.next_frame):
+            for block in change.splits:
+                yield from self.split(block, PMD_SHIFT)
         yield from self.discard(hva, length)
         self.pages.update(fresh)
         self.protected.difference_update(fresh)
@@ -338,16 +362,20 @@ class HostMemory:
             yield from self.split(block, PMD_SHIFT)
 
     def protect(self, hva: int, length: int, *, writable: bool) -> Steps[None]:
-        """mprotect(2): the VMAs are cut first, then `change_protection` notifies around."""
-        for block in self.vmas.protect(hva, hva + length, writable=writable):
-            yield from self.split(block, PMD_SHIFT)
-        yield from self.before(hva, hva + length)
-        pages = range(hva >> self.page_shift, (hva + length) >> self.page_shift)
-        if writable:
-            self.protected.difference_update(pages)
-        else:
-            self.protected.update(pages)
-        yield from self.after(hva, hva + length)
+        """mprotect(2), VMA by VMA: each is cut first, then `change_protection` notifies around.
+
+        A VMA that has the permission already is passed over (`mprotect_fixup`).
+        """
+        for change in self.vmas.protect(hva, hva + length, writable=writable):
+            for block in change.splits:
+                yield from self.split(block, PMD_SHIFT)
+            yield from self.before(change.start, change.end)
+            pages = range(change.start >> self.page_shift, change.end >> self.page_shift)
+            if writable:
+                self.protected.difference_update(pages)
+            else:
+                self.protected.update(pages)
+            yield from self.after(change.start, change.end)
 
 
 HUGE_SHIFTS = (PMD_SHIFT, PUD_SHIFT)

@@ -5,9 +5,11 @@ from nestscope.sim.constants import (
     EINVAL,
     ENOMEM,
     KVM_MEM_LOG_DIRTY_PAGES,
+    KVM_MEM_MAX_NR_PAGES,
     KVM_MEM_READONLY,
     KVM_MEMSLOT_INVALID,
     KVM_USER_MEM_SLOTS,
+    U64,
 )
 from nestscope.sim.kvm import Kvm, Memslot
 from nestscope.sim.notifier import unmap_gfn_range
@@ -56,6 +58,8 @@ def locked_set_memory_region(
     valid = KVM_MEM_LOG_DIRTY_PAGES | (KVM_MEM_READONLY if kvm.facts.readonly_memslots else 0)
     unaligned = (gpa | size | userspace_addr) & ((1 << shift) - 1)
     if flags & ~valid or unaligned or slot >= KVM_USER_MEM_SLOTS:
+        return -EINVAL
+    if gpa + size > U64 or size >> shift > KVM_MEM_MAX_NR_PAGES:
         return -EINVAL
     old = slot_by_id(kvm, slot)
     if not size:

@@ -6,6 +6,7 @@ tells the MMU notifier so (`vma_adjust_trans_huge`, `__split_huge_pmd`).
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from nestscope.sim.constants import PMD_SHIFT
 
@@ -31,6 +32,14 @@ class Vma:
         return same and self.end == following.start
 
 
+class Change(NamedTuple):
+    """A part of one VMA that changes, and the 2 MiB blocks that are split before (hva)."""
+
+    start: int
+    end: int
+    splits: list[int]
+
+
 class Vmas:
     """All VMAs of guest memory, ascending."""
 
@@ -49,29 +58,29 @@ class Vmas:
             self.vmas.append(Vma(start, end))
         self.merge()
 
-    def protect(self, start: int, end: int, *, writable: bool) -> list[int]:
-        """mprotect: return the 2 MiB blocks whose mapping is split, by hva."""
+    def protect(self, start: int, end: int, *, writable: bool) -> list[Change]:
+        """mprotect: return what changes, VMA by VMA; those that are so already do not."""
         return self.change(start, end, writable=writable)
 
-    def replace(self, start: int, end: int, origin: int) -> list[int]:
+    def replace(self, start: int, end: int, origin: int) -> list[Change]:
         """Unmap a range and put pages from elsewhere there (mremap); as `protect`."""
         return self.change(start, end, writable=True, origin=origin)
 
     def cut(self, start: int, end: int) -> list[int]:
-        """Give a range another flag for a moment; as `protect`."""
+        """Give a range another flag for a moment; return the blocks that are split."""
         return [block for vma in self.overlapping(start, end) for block in cuts(vma, start, end)]
 
     def change(
         self, start: int, end: int, *, writable: bool, origin: int | None = None
-    ) -> list[int]:
+    ) -> list[Change]:
         """Change the attributes of a range, VMA by VMA."""
-        blocks: list[int] = []
+        changes: list[Change] = []
         for vma in self.overlapping(start, end):
             origin_now = vma.origin if origin is None else origin
             if (vma.writable, vma.origin) == (writable, origin_now):
                 continue
-            blocks += cuts(vma, start, end)
             first, last = max(start, vma.start), min(end, vma.end)
+            changes.append(Change(first, last, cuts(vma, start, end)))
             parts = [
                 replace(vma, end=first),
                 Vma(first, last, writable, origin_now),
@@ -80,7 +89,7 @@ class Vmas:
             self.vmas.remove(vma)
             self.vmas += [part for part in parts if part.start < part.end]
         self.merge()
-        return blocks
+        return changes
 
     def overlapping(self, start: int, end: int) -> list[Vma]:
         """Return the VMAs that a range touches, ascending."""

@@ -53,7 +53,7 @@ def path(kvm: Kvm, event: Event) -> Steps[Result]:
             return (yield from change_slot(kvm, old, old.base_gfn << kvm.page_shift, flags))
         case GetDirtyLog(slot):
             error, bitmap = yield from get_dirty_log(kvm, slot)
-            return Result(ret=error & U64, value=bitmap)
+            return Result(ret=error & U64, value=None if error else bitmap)
         case ClearDirtyLog():
             return result_of(clear_dirty_log())
         case SwitchToHpt():
@@ -70,8 +70,7 @@ def memory_path(kvm: Kvm, event: Event) -> Steps[Result]:
         return result_of(-kvm.refused)
     match event:
         case Age(gpa, length):
-            hva = hva_of_range(kvm, gpa, length)
-            return Result(ret=int(age_range(kvm, hva, hva + length)))
+            return (yield from age(kvm, gpa, length))
         case TestAge(gpa):
             return Result(ret=int(test_age(kvm, vmm_hva(kvm, gpa))))
         case Migrate(gpa, length):
@@ -111,6 +110,14 @@ def change_slot(kvm: Kvm, old: Memslot, gpa: int, flags: int) -> Steps[Result]:
     size = old.npages << kvm.page_shift
     hva = old.userspace_addr
     return result_of((yield from set_memory_region(kvm, old.id, gpa, size, hva, flags)))
+
+
+def age(kvm: Kvm, gpa: int, length: int) -> Steps[Result]:
+    """Let the host look which pages of a range were used."""
+    hva = hva_of_range(kvm, gpa, length)
+    ranges = yield from kvm.memory.age(hva, length, by_reclaim=kvm.facts.ages_by_reclaim)
+    young = [age_range(kvm, start, end) for start, end in ranges]
+    return Result(ret=int(any(young)))
 
 
 def vmm_hva(kvm: Kvm, gpa: int) -> int:

@@ -93,6 +93,7 @@ def host_facts(lab: Lab, kernel: Kernel) -> HostFacts:
         reads_instructions=bare_metal,
         pseries=not bare_metal,
         release=kernel.release,
+        ages_by_reclaim=not lab.agent.must(["hello"])[0]["damon"],
     )
 
 

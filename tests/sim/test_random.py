@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 
-from nestscope.sim.generate import random_operations
+from nestscope.sim.generate import CALM, random_operations
 from nestscope.sim.layout import LAYOUT
 from nestscope.sim.operations import Load, Map, Store
 from nestscope.sim.trace import format_trace, parse
@@ -48,7 +48,7 @@ def check_rules(world: World) -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_random_operations_keep_the_rules(seed: int, facts: dict[str, int]) -> None:
     world = World(start=False, **facts)
-    for operation in islice(random_operations(seed, LAYOUT), 1200):
+    for operation in islice(random_operations(seed, LAYOUT, CALM), 1200):
         world.do(operation)
         check_rules(world)
     assert sum(len(chain.entries) for chain in world.chains()) > 20
@@ -66,7 +66,7 @@ def test_a_run_reaches_every_operation_many_nested_guests_and_every_outcome() ->
     outcomes: set[int] = set()
     lpids: set[int] = set()
     longest = 0
-    for operation in islice(random_operations(1, LAYOUT), 3000):
+    for operation in islice(random_operations(1, LAYOUT, CALM), 3000):
         verbs.add(type(operation).__name__)
         outcomes.add(world.do(operation).ret)
         if isinstance(operation, Load | Store | Map):

@@ -2,8 +2,8 @@
 /*
  * Ageing: the host clears R of pages (`clear_young` of the MMU notifier).
  *
- * Kernels with DAMON (6.12 here) have it do exactly that to exactly these pages: one region
- * of a page has only one page to sample. Older ones do it when a page is to be
+ * Kernels with DAMON (6.12 here) have it do that: one region of a page has only one page to
+ * sample. Older ones do it when a page is to be
  * reclaimed: MADV_PAGEOUT asks who used it before it finds that there is no swap.
  */
 #define _GNU_SOURCE
@@ -41,6 +41,11 @@ static int put_number(const char *path, unsigned long value)
 	return put(path, text);
 }
 
+int has_damon(void)
+{
+	return !access(DAMON, W_OK);
+}
+
 static int damon_setup(void)
 {
 	static int ready;
@@ -68,7 +73,10 @@ static void drain(void)
 	madvise((void *)page, sysconf(_SC_PAGESIZE), MADV_COLD);
 }
 
-/* Several samples of the same page while nobody uses it leave what one leaves. */
+/*
+ * Several samples of the same page while nobody uses it leave what one leaves. Each is of a
+ * random byte of the page, and the notifier is told a page from that byte on.
+ */
 static int damon_age(unsigned long start, unsigned long end)
 {
 	if (put_number(REGION "/start", start) || put_number(REGION "/end", end) ||
@@ -90,7 +98,7 @@ void do_age(const struct command *c)
 		reply_error(at || bad ? "arguments" : "no-slot", at || bad ? EINVAL : EFAULT);
 		return;
 	}
-	if (access(DAMON, W_OK)) {
+	if (!has_damon()) {
 		reply_result(madvise((void *)at, length, MADV_PAGEOUT));
 		return;
 	}

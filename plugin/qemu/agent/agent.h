@@ -70,6 +70,7 @@ void do_remap(const struct command *c);
 void do_softdirty(const struct command *c);
 
 /* age.c: the host looks whether pages were used. */
+int has_damon(void);
 void do_age(const struct command *c);
 
 /* guest.c: the vCPU and what runs on it. */

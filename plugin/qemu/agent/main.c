@@ -10,7 +10,7 @@
  *     ok bytes=N                         for listing and dmesg: N raw bytes follow the line
  *     error WHAT errno=N [key=value ...]
  *
- *     hello                              page_size pid nested_hv release
+ *     hello                              page_size pid nested_hv damon release
  *     vm                                 KVM_CREATE_VM with KVM_CAP_PPC_NESTED_HV
  *     slot ID GPA SIZE FLAGS [huge]      a memslot with memory of its own; hva. SIZE 0 deletes
  *     region ID GPA SIZE HVA FLAGS       any memslot over any memory, fresh where there is

@@ -35,8 +35,9 @@ void do_hello(const struct command *c)
 		reply_error("kvm", errno);
 		return;
 	}
-	reply("ok page_size=%ld pid=%d nested_hv=%d release=%s", sysconf(_SC_PAGESIZE), getpid(),
-	      ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_PPC_NESTED_HV), name.release);
+	reply("ok page_size=%ld pid=%d nested_hv=%d damon=%d release=%s", sysconf(_SC_PAGESIZE),
+	      getpid(), ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_PPC_NESTED_HV), has_damon(),
+	      name.release);
 }
 
 void do_vm(const struct command *c)
