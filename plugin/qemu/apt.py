@@ -198,7 +198,7 @@ Dir::Log "{self._root}/log";
 
     def _apt(self, tool: str, *arguments: str, seconds: int) -> tuple[int, str, str]:
         command = [tool, "-c", str(self._root / "apt.conf"), *arguments]
-        return _execute(command, seconds, self.archives)
+        return _execute(command, seconds, self._root)
 
     def update(self) -> None:
         """Fetch the package lists. A suite that fails is a warning; see `kernel_packages`."""
@@ -212,6 +212,21 @@ Dir::Log "{self._root}/log";
         status, out, _ = self._apt("apt-cache", "depends", package, seconds=_QUERY_SECONDS)
         return None if status or not out.strip() else parse_depends(out)
 
+    def closure(self, packages: Sequence[str]) -> list[str]:
+        """Return `packages` and everything that they need on an empty system.
+
+        Raises:
+            LabError: if the lists do not know them, or something they need.
+        """
+        # A simulation: it needs no right to install, and names what is downloaded already, too.
+        options = ("-q", "--simulate", "--no-install-recommends", "install")
+        status, out, err = self._apt("apt-get", *options, *packages, seconds=_QUERY_SECONDS)
+        found = re.findall(r"^Inst ([\w.+-]+)", out, re.MULTILINE)
+        if status or not found:
+            why = (complaints(err) or ["no message"])[0]
+            raise LabError(f"apt cannot resolve {', '.join(packages)} ({why}): try again later")
+        return found
+
     def download(self, packages: Sequence[str]) -> list[Path]:
         """Download `packages` and return the files; an interrupted download goes on.
 
@@ -220,6 +235,7 @@ Dir::Log "{self._root}/log";
         """
         names = ", ".join(packages)
         self._say(f"downloading {names}")
+        # Not from the folder of the archives: what lies there already would be left out.
         query = ("-q", "--print-uris", "download", *packages)
         status, out, err = self._apt("apt-get", *query, seconds=_QUERY_SECONDS)
         wanted = parse_uris(out)

@@ -56,12 +56,16 @@ class Found:
 
 @dataclass
 class Limits:
-    """When to stop: checked calls, seconds, a difference; how often everything is compared."""
+    """When to stop: checked calls, seconds, a difference, or when `until()` holds.
+
+    `whole_every`: seconds between comparisons of everything.
+    """
 
     calls: int | None = None
     seconds: float | None = None
     whole_every: float = 10.0
     first: bool = False
+    until: Callable[[], bool] = lambda: False
 
 
 @dataclass
@@ -180,7 +184,7 @@ class Follower:
     def _over(self, limits: Limits) -> bool:
         if limits.calls is not None and self.report.checked >= limits.calls:
             return True
-        if limits.first and self.report.found:
+        if (limits.first and self.report.found) or limits.until():
             return True
         return limits.seconds is not None and time.monotonic() - self._began >= limits.seconds
 
