@@ -101,6 +101,8 @@ def page_is_the_vms(state: StateView) -> Iterator[Found]:
     for view in state.vms:
         if not view.host_gaps:
             rest = np.flatnonzero(~view.maps_host_page)
+            if not len(rest):
+                continue
             broken = np.zeros(len(view.leaves.word), np.bool_)
             broken[rest] = ~_mapped_by_host(view, rest)
             yield from _leaves(view, broken, "no host leaf of the VM maps this page")

@@ -155,11 +155,16 @@ class VmView:
         if not len(host):
             return np.full(len(gfns), -1, np.int64)
         gpa = gfns << np.uint64(self.page_shift)
-        at = np.searchsorted(host["address"], gpa, side="right") - 1
+        at = np.searchsorted(self._host_addresses, gpa, side="right") - 1
         found = host[np.maximum(at, 0)]
         inside = (at >= 0) & (gpa - found["address"] < bytes_of(found["shift"]))
         places: Places = np.where(inside, at, -1)
         return places
+
+    @cached_property
+    def _host_addresses(self) -> Numbers:
+        # Rows are packed: a search in a column of them would copy it each time.
+        return np.ascontiguousarray(self.vm.host_leaves.columns["address"])
 
     def _host_leaves(self, gfns: Numbers) -> tuple[Numbers, Numbers]:
         """Return the host PTE that covers each gfn (0: none) and log2 of its size."""
