@@ -179,7 +179,7 @@ class Maker:
         """Return a load or a store."""
         if self.random.random() < 0.5:
             return Load(lpid, n_gpa)
-        return Store(lpid, n_gpa, self.random.getrandbits(64))
+        return Store(lpid, n_gpa, self.value())
 
     def access_data(self) -> Iterator[Operation]:
         """Mostly where something is mapped."""
@@ -220,7 +220,13 @@ class Maker:
 
     def write_data(self) -> Iterator[Operation]:
         """The VMM writes into the guest's data."""
-        yield WriteData(self.random.choice(self.data), self.random.getrandbits(64))
+        yield WriteData(self.random.choice(self.data), self.value())
+
+    def value(self) -> int:
+        """Return what to store; where data may be executed, it is no known instruction."""
+        if self.profile.map_anywhere or self.profile.odd_tree:
+            return self.random.getrandbits(26) << 32 | self.random.getrandbits(25)
+        return self.random.getrandbits(64)
 
     def tlbie_address(self) -> Iterator[Operation]:
         """Any page size that the host knows or does not know."""

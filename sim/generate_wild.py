@@ -97,8 +97,8 @@ class WildMaker:
         """Return a doubleword for a table: a leaf, a table entry, nothing, anything."""
         leaf = PTE_LEAF | self.place() | self.random.getrandbits(9)
         table = make_pde(self.place() & -256, self.random.choice((5, 9, 9, 13, 0, 31)))
-        odd = self.random.choice((U64, 1 << 63, PTE_LEAF | 0x1000, PTE_LEAF | 1 << 40 | ALL))
-        return self.random.choice((leaf, leaf, table, table, 0, odd, self.random.getrandbits(64)))
+        odd = self.random.choice((1 << 63, 1 << 63, PTE_LEAF | 0x1000, PTE_LEAF | 1 << 40 | ALL))
+        return self.random.choice((leaf, leaf, table, table, 0, odd, self.maker.value()))
 
     def write_word(self) -> Iterator[Operation]:
         """Change the guest's tables behind its back: the shape of a tree is any."""

@@ -3,7 +3,8 @@
 What the hardware does with an access is its shadow leaf's to say (`sim.hardware`);
 here are the registers, and what each instruction wants of memory. Only instructions
 that the payload and the stub are made of are known, and those that end a jump to data:
-a word of 0 is none of the Power ISA.
+words of primary opcode 0 are none of the Power ISA
+but for `attn`.
 """
 
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ NESTED_MSR: Final = 0x8000_0000_0000_1001
 
 _ADDI, _CMPI, _BC, _SC, _B, _LD, _STD = 14, 11, 16, 17, 18, 58, 62
 _BCLR, _BCCTR, _MTCTR = 0x4E80_0020, 0x4E80_0420, 0x7C09_03A6
+_EXTENDED, _ATTN = 0x7FE, 0x200
 _LINK = 1
 _IF_SET, _IF_CLEAR = 12, 4
 
@@ -58,9 +60,9 @@ class NestedCpu:
         Raises:
             UnmodelledError: for an instruction that is not known.
         """
-        if word == 0:
-            return "illegal"
         opcode = word >> 26
+        if opcode == 0 and word & _EXTENDED != _ATTN:
+            return "illegal"
         target, base = word >> 21 & 31, word >> 16 & 31
         if opcode in (_LD, _STD) and not word & 3:
             offset = _signed(word & 0xFFFC, 16)
