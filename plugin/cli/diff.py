@@ -45,7 +45,9 @@ def diff(
     audit: Annotated[
         bool, typer.Option("--audit", help="Stop where the kernel breaks an invariant, too.")
     ] = False,
-    save: Annotated[Path, typer.Option(help="Folder for the trace of a difference.")] = Path(),
+    save: Annotated[
+        Path, typer.Option(help="Folder for the trace of a difference, and a capture.")
+    ] = Path(),
     kernel: KernelName = "6.12-64k",
     machine: MachineName = "pseries",
     vmlinux: Vmlinux = None,
@@ -98,7 +100,6 @@ def _run(
     from rich.progress import Progress
 
     from nestscope.plugin.differential.inject import flip_rmap_word
-    from nestscope.plugin.differential.trace_file import write_trace
     from nestscope.plugin.present.findings import findings_table
     from nestscope.plugin.present.steps import add_step, describe_tally, step_table
     from nestscope.sim.invariants import Violation, violations
@@ -144,10 +145,22 @@ def _run(
     else:
         _print_differences(last, console)
     first = last.differences[0] if last.differences else broken[0].message
-    path = save / f"nestscope-{plan.name}-step{last.number}.trace"
-    write_trace(path, done, f"step {last.number}: {first}")
-    console.print(f"replay it with: nestscope diff {path}", soft_wrap=True)
+    _keep(live, done, save / f"nestscope-{plan.name}-step{last.number}.trace", str(first), console)
     return False
+
+
+def _keep(
+    live: "LiveComparison", done: "list[Operation]", path: Path, why: str, console: "Console"
+) -> None:
+    """Write the trace up to here and a capture of the machine, and say what to do with them."""
+    from nestscope.plugin.differential.kept import keep_capture
+    from nestscope.plugin.differential.trace_file import write_trace
+
+    write_trace(path, done, f"step {len(done)}: {why}")
+    captured = path.with_suffix(".elf.xz")
+    keep_capture(live.lab, captured)
+    console.print(f"look at it with: nestscope check {captured}", soft_wrap=True)
+    console.print(f"replay it with: nestscope diff {path}", soft_wrap=True)
 
 
 def _print_rmap(step: "Step", console: "Console") -> None:

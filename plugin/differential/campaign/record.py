@@ -7,15 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nestscope.decoders.errors import NestscopeError
-from nestscope.decoders.kernel.kernel import open_kernel
-from nestscope.decoders.sources.ram import RamFile
-from nestscope.decoders.state import Source
 from nestscope.plugin.differential.campaign.program import run_program
 from nestscope.plugin.differential.campaign.shrink import Budget, Program, shrink
 from nestscope.plugin.differential.campaign.station import Station
 from nestscope.plugin.differential.campaign.tasks import ShrinkTask, ShrunkFinding
 from nestscope.plugin.differential.campaign.trouble import Trouble
-from nestscope.plugin.dumps.capture import capture, write_capture
+from nestscope.plugin.differential.kept import keep_capture
 from nestscope.plugin.qemu.lab import Lab
 from nestscope.sim.invariants import Violation
 from nestscope.sim.operations import Operation
@@ -92,10 +89,7 @@ def _capture(name: str, lab: Lab | None) -> dict[str, bytes]:
     try:
         with TemporaryDirectory(prefix="nestscope-capture-") as folder:
             path = Path(folder) / "capture.elf.xz"
-            with RamFile(lab.ram_path) as memory:
-                kernel = open_kernel(memory, lab.kernel.vmlinux, lab.kernel.modules_dir)
-                kept = capture(memory, kernel, Source("ram", str(lab.ram_path)), ())
-                write_capture(kept, memory, kernel, path)
+            keep_capture(lab, path)
             return {f"{name}.elf.xz": path.read_bytes()}
     except (NestscopeError, OSError) as problem:
         # A machine that failed may have left nothing that can be read; the finding stands.
