@@ -16,7 +16,7 @@ from nestscope.decoders.errors import UnreadableMemoryError
 from nestscope.decoders.kernel.byteorder import ByteOrder
 from nestscope.decoders.sources.protocol import Memory, Rows, read_many
 from nestscope.decoders.words.pde import is_pde, next_bits, next_table
-from nestscope.decoders.words.pte import PTE_LEAF, PTE_RPN, is_leaf, real_address
+from nestscope.decoders.words.pte import PTE_LEAF, PTE_RPN, PTE_V, is_leaf, real_address
 
 LINEAR_START = 0xC000_0000_0000_0000
 LINEAR_END = 0xC008_0000_0000_0000
@@ -30,7 +30,10 @@ _BLOCK_SHIFT = 21  # PMD_SHIFT of both geometries: one last-level table maps so 
 _BLOCK_PAGES = 1 << _BLOCK_SHIFT - MIN_PAGE_SHIFT
 _MAX_BLOCKS = 1 << 12
 _MIN_ROWS_A_BLOCK = 16
-_NOT_MAPPED = (1 << 64) - 1
+_UNKNOWN = (1 << 64) - 1
+"""Instead of a frame: `read` has to find out."""
+_ABSENT = _UNKNOWN - 1
+"""Instead of a frame: nothing is mapped there, or a table on the way cannot be read."""
 _KERNEL_REGION = 0xC00  # EA bits 0:11 of every kernel address
 
 
@@ -156,7 +159,7 @@ class KernelMemory:
         linear = (addresses >= LINEAR_START) & (addresses < LINEAR_END - length)
         if linear.all():
             return read_many(self.physical, addresses - np.uint64(LINEAR_START), length)
-        physical, known = self._translate_many(addresses, length)
+        physical, known, absent = self._translate_many(addresses, length)
         if known.all():
             return read_many(self.physical, physical, length)
         physical[linear] = addresses[linear] - np.uint64(LINEAR_START)
@@ -165,7 +168,7 @@ class KernelMemory:
         good = np.zeros(len(addresses), np.bool_)
         if known.any():
             rows[known], good[known] = read_many(self.physical, physical[known], length)
-        for row in np.flatnonzero(~known).tolist():
+        for row in np.flatnonzero(~known & ~absent).tolist():
             try:
                 data = self.read(int(addresses[row]), length)
             except UnreadableMemoryError:
@@ -176,24 +179,28 @@ class KernelMemory:
 
     def _translate_many(
         self, addresses: NDArray[np.uint64], length: int
-    ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    ) -> tuple[NDArray[np.uint64], NDArray[np.bool_], NDArray[np.bool_]]:
         """Translate the addresses of which many lie together, block by block.
 
-        The flags say which ones: those of `length` bytes inside a page, in a
-        block that is mapped in one of the usual ways. The others are for `read`.
+        The first flags say which ones: those of `length` bytes inside a page, in a
+        block that is mapped in one of the usual ways. The second flags say where
+        nothing is mapped. The others are for `read`.
         """
         blocks, which = np.unique(addresses >> np.uint64(_BLOCK_SHIFT), return_inverse=True)
         if len(blocks) * _MIN_ROWS_A_BLOCK > len(addresses):
-            return addresses.copy(), np.zeros(len(addresses), np.bool_)
+            none = np.zeros(len(addresses), np.bool_)
+            return addresses.copy(), none, none.copy()
         frames = np.stack([self._block(number) for number in blocks.tolist()])
         page = addresses >> np.uint64(MIN_PAGE_SHIFT) & np.uint64(_BLOCK_PAGES - 1)
         offset = addresses & np.uint64((1 << MIN_PAGE_SHIFT) - 1)
         frame = frames[which, page]
         inside = offset + np.uint64(length) <= np.uint64(1 << MIN_PAGE_SHIFT)
-        return frame << np.uint64(MIN_PAGE_SHIFT) | offset, inside & (frame != _NOT_MAPPED)
+        absent = frame == _ABSENT
+        known = inside & ~absent & (frame != _UNKNOWN)
+        return frame << np.uint64(MIN_PAGE_SHIFT) | offset, known, absent
 
     def _block(self, number: int) -> NDArray[np.uint64]:
-        """Return the physical frame of each 4 KiB of a block of 2 MiB, or _NOT_MAPPED."""
+        """Return the physical frame of each 4 KiB of a block of 2 MiB, or what stands for one."""
         frames = self._blocks.get(number)
         if frames is None:
             if len(self._blocks) >= _MAX_BLOCKS:
@@ -201,7 +208,8 @@ class KernelMemory:
             try:
                 frames = self._frames_of(number << _BLOCK_SHIFT)
             except UnreadableMemoryError:
-                frames = np.full(_BLOCK_PAGES, _NOT_MAPPED, np.uint64)
+                # `read` would fail in the same way, for each page.
+                frames = np.full(_BLOCK_PAGES, _ABSENT, np.uint64)
             self._blocks[number] = frames
         return frames
 
@@ -214,7 +222,7 @@ class KernelMemory:
                 first = self._walk(address) >> MIN_PAGE_SHIFT
                 return np.arange(first, first + _BLOCK_PAGES, dtype=np.uint64)
             if not is_pde(word):
-                break
+                return np.full(_BLOCK_PAGES, _ABSENT, np.uint64)
             bits = next_bits(word)
             if shift == _BLOCK_SHIFT and 0 < bits <= _BLOCK_SHIFT - MIN_PAGE_SHIFT:
                 data = self.physical.read(next_table(word), 8 << bits)
@@ -225,9 +233,11 @@ class KernelMemory:
                 )
                 inside = np.arange(pages, dtype=np.uint64)
                 frames = frame[:, np.newaxis] + inside
-                frames[ptes & np.uint64(PTE_LEAF) != np.uint64(PTE_LEAF)] = _NOT_MAPPED
+                kind = ptes & np.uint64(PTE_LEAF)
+                frames[kind != np.uint64(PTE_LEAF)] = _ABSENT
+                frames[kind == np.uint64(PTE_V)] = _UNKNOWN  # a further level
                 return frames.reshape(-1)
-        return np.full(_BLOCK_PAGES, _NOT_MAPPED, np.uint64)
+        return np.full(_BLOCK_PAGES, _UNKNOWN, np.uint64)
 
     def u32(self, address: int) -> int:
         """Return the 32-bit unsigned number at `address`, in the kernel's byte order.
