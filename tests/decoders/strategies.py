@@ -11,6 +11,7 @@ from nestscope.decoders.state import (
     Memslot,
     NestedGuest,
     Problem,
+    Running,
     Source,
     State,
     Vm,
@@ -59,6 +60,8 @@ nested_guests = st.builds(
     process_table=unknown_or_word,
     shadow_pgtable=unknown_or_word,
     leaves=leaves,
+    address=unknown_or_word,
+    shadow_pate=st.none() | st.tuples(words, words),
 )
 
 vms = st.builds(
@@ -71,9 +74,19 @@ vms = st.builds(
     memslots=st.lists(memslots, max_size=3).map(tuple),
     host_leaves=leaves,
     nested=st.lists(nested_guests, max_size=3).map(tuple),
+    running=st.none()
+    | st.lists(st.builds(Running, st.integers(0, 2047), words), max_size=3).map(tuple),
+    orphans=st.lists(nested_guests, max_size=2).map(tuple),
 )
 
-problems = st.builds(Problem, path=st.text(), message=st.text(), address=unknown_or_word)
+problems = st.builds(
+    Problem,
+    path=st.text(),
+    message=st.text(),
+    address=unknown_or_word,
+    kind=st.none() | st.sampled_from(("chain-cycle", "idr-key")),
+    word=unknown_or_word,
+)
 
 states = st.builds(
     State,

@@ -15,6 +15,7 @@ from nestscope.decoders.state import (
     Memslot,
     NestedGuest,
     Problem,
+    Running,
     Source,
     State,
     Vm,
@@ -214,3 +215,46 @@ def test_the_page_size_of_a_leaf_counts() -> None:
     assert paths(expected, state({0: pte(0x20)}, {}, host_shift=16)) == [
         "vms[lpid=1].host_leaves[gpa=0x0]"
     ]
+
+
+def in_use(*running: Running, orphans: tuple[NestedGuest, ...] = (), **changes: object) -> State:
+    """Nested guest 1 at address 0x100, with a partition table entry."""
+    guest = NestedGuest(1, 2, 1, 0, 0, 0x7000, address=0x100, shadow_pate=(0x7000 | 0xAD, 5))
+    guest = replace(guest, **changes)  # type: ignore[arg-type]
+    vm = Vm(1, 1, True, False, 0, nested=(guest,), running=running, orphans=orphans)
+    return State(Source("model", "test"), KernelInfo("test", 16), (vm,))
+
+
+def test_vcpus_are_in_the_same_nested_guests_whatever_their_addresses_are() -> None:
+    left = in_use(Running(0, 0x100))
+    moved = in_use(Running(0, 0x900), address=0x900)
+    assert compare(left, moved) == []
+    (other,) = compare(left, in_use(Running(0, 0x555), address=0x900))
+    assert other.path == "vms[lpid=1].running[vcpu_id=0]"
+    (gone,) = compare(left, in_use())
+    assert (gone.expected, gone.observed) == ("present", "absent")
+
+
+def test_orphans_are_compared_by_their_lpid() -> None:
+    orphan = NestedGuest(9, 3, 1, 0, 0, 0x8000, address=0x300, shadow_pate=(0x8000, 0))
+    (found,) = compare(in_use(), in_use(orphans=(orphan,)))
+    assert (found.path, found.observed) == ("vms[lpid=1].orphans[l1_lpid=9]", "present")
+
+
+def test_partition_table_entries_agree_but_for_the_place_of_the_root() -> None:
+    left = in_use()
+    assert compare(left, in_use(shadow_pate=(0x9_0000 | 0xAD, 5))) == []
+    for wrong, where in (((0x7000 | 0xAC, 5), "dw0"), ((0x7000 | 0xAD, 6), "dw1")):
+        (found,) = compare(left, in_use(shadow_pate=wrong))
+        assert found.path == f"vms[lpid=1].nested[l1_lpid=1].shadow_pate.{where}"
+
+
+def test_what_only_one_side_knows_of_them_is_a_difference() -> None:
+    known = in_use()
+    for unknown in (
+        in_use(shadow_pate=None),
+        State(known.source, known.kernel, (replace(known.vms[0], running=None),)),
+    ):
+        (found,) = compare(known, unknown)
+        assert (found.expected, found.observed) == ("known", "unknown")
+        assert compare(unknown, unknown) == []

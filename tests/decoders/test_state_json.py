@@ -1,6 +1,7 @@
 """The JSON form of a State: the documented shape, loss-free, and honest about bad input."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from nestscope.decoders.state import (
     Memslot,
     NestedGuest,
     Problem,
+    Running,
     Source,
     State,
     Vm,
@@ -91,10 +93,49 @@ def test_the_document_has_the_members_and_spellings_of_the_contract() -> None:
 def test_a_state_survives_the_way_to_json_and_back(state: State) -> None:
     again = from_json(to_json(state))
     assert to_json(again) == to_json(state)
+    assert again.problems == state.problems
     for before, after in zip(state.vms, again.vms, strict=True):
+        assert after.running == before.running
+        assert [each.shadow_pate for each in (*after.nested, *after.orphans)] == [
+            each.shadow_pate for each in (*before.nested, *before.orphans)
+        ]
         assert list(after.host_leaves) == list(before.host_leaves)
         for slot_before, slot_after in zip(before.memslots, after.memslots, strict=True):
             assert list(slot_after.rmap) == list(slot_before.rmap)
+
+
+def test_what_the_processors_use_has_its_spelling() -> None:
+    guest = NestedGuest(1, 2, 1, 0, 0, 0xC000, address=0xC100, shadow_pate=(0x8000, 0x10))
+    vm = replace(
+        EXAMPLE.vms[0], nested=(guest,), running=(Running(3, 0xC200),), orphans=(guest, guest)
+    )
+    found = json.loads(to_json(replace(EXAMPLE, vms=(vm,))))["vms"][0]
+    assert found["nested"][0]["address"] == "0xc100"
+    assert found["nested"][0]["shadow_pate"] == {"dw0": "0x8000", "dw1": "0x10"}
+    assert found["running"] == [{"vcpu_id": 3, "nested": "0xc200"}]
+    assert len(found["orphans"]) == 2
+    unknown = json.loads(to_json(replace(EXAMPLE, vms=(replace(vm, running=None),))))["vms"][0]
+    assert unknown["running"] is None
+
+
+def test_a_document_of_before_these_members_is_read_as_not_knowing_them() -> None:
+    document = json.loads(to_json(EXAMPLE))
+    for name in ("running", "orphans"):
+        document["vms"][0].pop(name)
+    for name in ("address", "shadow_pate"):
+        document["vms"][0]["nested"][0].pop(name)
+    (vm,) = from_json(json.dumps(document)).vms
+    assert (vm.running, vm.orphans) == (None, ())
+    assert (vm.nested[0].address, vm.nested[0].shadow_pate) == (None, None)
+
+
+def test_a_problem_has_kind_and_word_only_if_it_has_them() -> None:
+    told = Problem("vms", "so it is", None, "chain-cycle", 0x10)
+    first, second = json.loads(to_json(replace(EXAMPLE, problems=(told, *EXAMPLE.problems))))[
+        "problems"
+    ]
+    assert (first["kind"], first["word"]) == ("chain-cycle", "0x10")
+    assert set(second) == {"path", "message", "address"}
 
 
 def test_a_large_set_is_streamed_in_pieces() -> None:
