@@ -17,9 +17,19 @@ from nestscope.sim.generate_wild import WildMaker
 from nestscope.sim.layout import GuestLayout
 from nestscope.sim.mutate import mutate
 from nestscope.sim.operations import Operation, SetPartitionTable
-from nestscope.sim.profile import ACTIONS, CALM, DEFAULT, HOST, WILD, Profile, vary
+from nestscope.sim.profile import ACTIONS, CALM, DEFAULT, EVERYTHING, HOST, WILD, Profile, vary
 
-__all__ = ["CALM", "DEFAULT", "HOST", "WILD", "Profile", "mutate", "random_operations", "vary"]
+__all__ = [
+    "CALM",
+    "DEFAULT",
+    "EVERYTHING",
+    "HOST",
+    "WILD",
+    "Profile",
+    "mutate",
+    "random_operations",
+    "vary",
+]
 
 
 def random_operations(

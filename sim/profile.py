@@ -92,27 +92,31 @@ HOST = replace(
 )
 """The guest and all that its VMM and host do to it."""
 
-WILD = replace(
-    CALM,
-    map_anywhere=6,
-    access_anywhere=8,
-    write_word=6,
-    odd_tree=0.7,
-    odd_ptcr=1,
-    odd_tlbie=3,
-    odd_entry=2,
-    range_invalidate=4,
-    discard_anywhere=1,
-    outside_memory=0.1,
-    remap_in_place=0.2,
-    any_rights=0.3,
-    any_lpid=0.02,
-)
-"""Whatever the interface accepts, that which breaks the host's invariants included.
+_WILD = {
+    "map_anywhere": 6,
+    "access_anywhere": 8,
+    "write_word": 6,
+    "odd_tree": 0.7,
+    "odd_ptcr": 1,
+    "odd_tlbie": 3,
+    "odd_entry": 2,
+    "range_invalidate": 4,
+    "discard_anywhere": 1,
+    "outside_memory": 0.1,
+    "remap_in_place": 0.2,
+    "any_rights": 0.3,
+    "any_lpid": 0.02,
+}
+
+WILD = replace(CALM, **_WILD)
+"""A guest that does whatever the interface accepts, what breaks invariants included.
 
 A nested guest that finds no end is taken out after a second: `any_rights` and
 `outside_memory` cost time.
 """
+
+EVERYTHING = replace(HOST, **_WILD)
+"""Such a guest, and all that its VMM and host do to it."""
 
 DEFAULT = HOST
 """What `random_operations` does when it is not told otherwise."""
