@@ -14,13 +14,15 @@ from nestscope.plugin.cli.options import Qemu
 if TYPE_CHECKING:
     from types import FrameType
 
-    from nestscope.plugin.differential.campaign.campaign import Campaign
+    from nestscope.plugin.differential.campaign.campaign import Campaign, Limits
     from nestscope.plugin.differential.campaign.pool import Pool
+    from nestscope.plugin.differential.campaign.programs import Programs
     from nestscope.plugin.differential.campaign.tasks import Options
 
 _DURATION = re.compile(r"(\d+)([smh]?)")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _MOST_SEEDS = 1_000_000
+_NOTED_SEEDS = 100
 
 
 def campaign(
@@ -29,6 +31,14 @@ def campaign(
     ] = "20",
     seed: Annotated[int | None, typer.Option(help="One seed only.", min=0)] = None,
     steps: Annotated[int, typer.Option(help="Operations of a program.", min=1)] = 400,
+    profiles: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--profile",
+            help="What programs are made of: calm, wild or host; repeatable, taken in turn.",
+            show_default="all",
+        ),
+    ] = None,
     programs: Annotated[
         int | None,
         typer.Option(
@@ -81,7 +91,9 @@ def campaign(
       nestscope campaign --for 8h --jobs 2 --folder overnight
       nestscope campaign --first --seed-defect insert-skipped
     """
+    from nestscope.plugin.differential.campaign.campaign import Limits
     from nestscope.plugin.differential.campaign.defects import DEFECTS
+    from nestscope.plugin.differential.campaign.programs import Programs
     from nestscope.plugin.differential.campaign.tasks import Options
 
     if seed_defect == ["list"]:
@@ -95,32 +107,28 @@ def campaign(
     seconds = None if duration is None else _seconds(duration)
     if programs is None and seconds is None:
         programs = len(chosen)
-    found = _run(
-        options, chosen, steps, programs, seconds, kernels, machines, jobs, dask, folder, first
-    )
+    made = Programs(chosen, steps, _known_profiles(profiles))
+    limits = Limits(programs, seconds, first)
+    found = _run(options, made, limits, kernels, machines, jobs, dask, folder)
     sys.exit(1 if found else 0)
 
 
 def _run(
     options: "Options",
-    seeds: list[int],
-    steps: int,
-    programs: int | None,
-    seconds: float | None,
+    programs: "Programs",
+    limits: "Limits",
     kernels: list[str] | None,
     machines: list[str] | None,
     jobs: int,
     dask: str | None,
     path: Path,
-    first: bool,
 ) -> bool:
     """Run the campaign, print what it found, and return whether that is anything."""
     from contextlib import closing
 
-    from nestscope.plugin.differential.campaign.campaign import Campaign, Limits
+    from nestscope.plugin.differential.campaign.campaign import Campaign
     from nestscope.plugin.differential.campaign.defects import find_defects
     from nestscope.plugin.differential.campaign.folder import CampaignFolder
-    from nestscope.plugin.differential.campaign.programs import Programs
     from nestscope.plugin.differential.campaign.progress import Progress, summary
     from nestscope.plugin.differential.campaign.tasks import Target
     from nestscope.plugin.differential.session import Via
@@ -142,16 +150,15 @@ def _run(
         done = sum(totals.programs for totals in folder.totals.values())
         if done:
             print(f"nestscope: going on in {path}, where {done} programs were run", file=sys.stderr)
-        folder.begin(options, seeds=seeds[:100], steps=steps, targets=[str(t) for t in targets])
+        folder.begin(
+            options,
+            seeds=list(programs.seeds[:_NOTED_SEEDS]),
+            steps=programs.steps,
+            profiles=list(programs.profiles),
+            targets=[str(target) for target in targets],
+        )
         with closing(_pool(options, jobs, dask)) as pool, Progress() as progress:
-            running = Campaign(
-                folder,
-                pool,
-                targets,
-                Programs(seeds, steps),
-                Limits(programs, seconds, first),
-                progress.show,
-            )
+            running = Campaign(folder, pool, targets, programs, limits, progress.show)
             with _stopped_by_signals(running):
                 running.run()
         folder.journal.append("end", stopped=running.stopping)
@@ -188,6 +195,20 @@ class _stopped_by_signals:  # noqa: N801  (used like a function)
 
     def _stop(self, _number: int, _frame: "FrameType | None") -> None:
         self._campaign.stop()
+
+
+def _known_profiles(names: list[str] | None) -> list[str]:
+    """Return names of profiles, all of them if none is given.
+
+    Raises:
+        NestscopeError: for a name that there is not.
+    """
+    from nestscope.plugin.differential.campaign.programs import PROFILES
+
+    for name in names or ():
+        if name not in PROFILES:
+            raise NestscopeError(f"--profile is one of {', '.join(PROFILES)}, not '{name}'")
+    return names or list(PROFILES)
 
 
 def _seeds(text: str) -> list[int]:

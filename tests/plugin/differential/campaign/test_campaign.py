@@ -57,7 +57,7 @@ def test_every_seed_runs_on_every_target(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
         campaign(folder, pool, targets=(ONE, TWO)).run()
         assert folder.done == {
-            (target, f"seed{seed}x10") for target in (ONE, TWO) for seed in SEEDS
+            (target, f"calm{seed}x10") for target in (ONE, TWO) for seed in SEEDS
         }
         assert {target: each.steps for target, each in folder.totals.items()} == {ONE: 30, TWO: 30}
 
@@ -77,7 +77,7 @@ def test_a_second_run_does_what_the_first_left(tmp_path: Path) -> None:
     pool = FakePool(1, answer)
     with opened(tmp_path) as folder:
         campaign(folder, pool).run()
-    assert pool.programs() == ["seed3x10"]
+    assert pool.programs() == ["calm3x10"]
 
 
 def test_a_run_that_is_complete_begins_nothing(tmp_path: Path) -> None:
@@ -124,14 +124,14 @@ def test_a_lost_task_is_tried_again(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
         campaign(folder, FakePool(1, answers)).run()
         assert len(folder.done) == 3
-    assert sorted(tries) == ["seed1x10", "seed2x10", "seed2x10", "seed3x10"]
+    assert sorted(tries) == ["calm1x10", "calm2x10", "calm2x10", "calm3x10"]
 
 
 def test_what_is_lost_again_and_again_ends_the_campaign(tmp_path: Path) -> None:
     pool = FakePool(1, lost)
     with opened(tmp_path) as folder, pytest.raises(NestscopeError, match="after 3 tries"):
         campaign(folder, pool).run()
-    assert pool.programs() == ["seed1x10"] * 3
+    assert pool.programs() == ["calm1x10"] * 3
 
 
 def test_what_cannot_be_done_ends_the_campaign(tmp_path: Path) -> None:
@@ -167,8 +167,8 @@ def test_mutants_come_from_the_corpus_after_every_seed_had_its_turn(tmp_path: Pa
     with opened(tmp_path) as folder:
         campaign(folder, pool, Limits(programs=30)).run()
     names = pool.programs()
-    assert names[:3] == [f"seed{seed}x10" for seed in SEEDS]
-    assert {name.rstrip("0123456789x") for name in names[3:]} == {"seed", "varied", "mutant"}
+    assert names[:3] == [f"calm{seed}x10" for seed in SEEDS]
+    assert {name.rstrip("0123456789x") for name in names[3:]} == {"calm", "varied-calm", "mutant"}
 
 
 class TestFullDisk:
@@ -196,14 +196,14 @@ class TestFullDisk:
 
     def test_the_campaign_ends_and_can_go_on(self, small: Path) -> None:
         def answers(_slot: str, task: Task) -> TaskResult:
-            if isinstance(task, RunTask) and task.name == "seed2x10":
+            if isinstance(task, RunTask) and task.name == "calm2x10":
                 return in_trouble(task)
             return clean(task)
 
         with opened(small) as folder, pytest.raises(NestscopeError, match="make room"):
             campaign(folder, FakePool(1, answers), Limits(seconds=60.0)).run()
         with opened(small) as folder:
-            assert (ONE, "seed1x10") in folder.done
+            assert (ONE, "calm1x10") in folder.done
             (finding,) = folder.findings.values()
             assert folder.shrink_task(finding).operations
             assert folder.totals[ONE].programs == len(folder.done)

@@ -24,7 +24,8 @@ _SECONDS = 60.0
 @contextmanager
 def started(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """A campaign in a process of its own, without end unless the options give one."""
-    command = [sys.executable, "-c", _PROGRAM, "campaign", "--folder", str(folder), *options]
+    command = [sys.executable, "-c", _PROGRAM, "campaign", "--folder", str(folder)]
+    command += ["--profile", "calm", *options]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -99,7 +100,7 @@ def test_qemu_killed_the_campaign_boots_again_and_is_clean(folder: Path) -> None
         os.kill(named(pids, "qemu"), signal.SIGKILL)
         output, errors = process.communicate(timeout=_SECONDS)
     assert (process.returncode, errors) == (0, "")
-    assert sorted(programs(folder)) == [f"seed{n}x60" for n in (1, 2, 3)]
+    assert sorted(programs(folder)) == [f"calm{n}x60" for n in (1, 2, 3)]
     assert "no difference" in output
     wait_for(lambda: gone(pids), "end of all processes")
 
@@ -111,7 +112,7 @@ def test_gdb_killed_the_campaign_begins_anew_and_is_clean(folder: Path) -> None:
         os.kill(named(pids, "gdb"), signal.SIGKILL)
         _, errors = process.communicate(timeout=_SECONDS)
     assert (process.returncode, errors) == (0, "")
-    assert sorted(programs(folder)) == ["seed1x25", "seed2x25"]
+    assert sorted(programs(folder)) == ["calm1x25", "calm2x25"]
     wait_for(lambda: gone(pids), "end of all processes")
 
 
@@ -147,4 +148,4 @@ def test_killed_at_any_moment_a_campaign_goes_on_where_it_was(folder: Path) -> N
     assert errors == f"nestscope: going on in {folder}, where {len(before)} programs were run\n"
     after = programs(folder)
     assert after[: len(before)] == before
-    assert sorted(after) == [f"seed{n}x100" for n in range(1, 7)]
+    assert sorted(after) == [f"calm{n}x100" for n in range(1, 7)]
