@@ -115,7 +115,8 @@ class Follower:
         self._disturb = disturb
         self._observer = Observer(kernel)
         self._reader = StateReader(kernel, source)
-        self.checker = Checker(self._observer, self.report.tally)
+        vcpus = session.execute("-thread-list-ids").record.payload.get("number-of-threads")
+        self.checker = Checker(self._observer, self.report.tally, one_vcpu=str(vcpus) == "1")
         self.mirrors = Mirrors(self._reader, self._observer)
         self.entries = Entries(self.mirrors, self.checker)
         self.tracer: Tracer[KernelCall] = Tracer(session, kernel)

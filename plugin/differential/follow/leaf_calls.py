@@ -237,7 +237,7 @@ class UpdateRcList(KernelCall):
         pte, shift = tree.find(gpa)
         if pte:
             tree.change(gpa, shift, pte & ~self.clear)
-        found = self.checker.leaf(self.vm, tree, gpa)
+        found = self.checker.leaf(self.vm, tree, gpa, just_cleared=self.clear)
         found += self.checker.chain(self.vm, self.slot, self.index)
         return found + self.checker.shadows(self.vm, self._words())
 
@@ -259,7 +259,7 @@ class UpdateRcList(KernelCall):
     def touched(self) -> list[Difference]:
         """Compare the chain, which stays, and the shadow leaves."""
         found = self.checker.chain(self.vm, self.slot, self.index)
-        return found + self.checker.shadows(self.vm, self._words())
+        return found + self.checker.shadows(self.vm, self._words(), just_cleared=self.clear)
 
 
 @dataclass

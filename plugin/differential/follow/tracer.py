@@ -3,7 +3,9 @@
 Calls inside a module arrive at a function's *local* entry (ELFv2), where the
 arguments are in r3 to r10. The return is caught where LR points at entry; the
 stack pointer tells whose return it is. QEMU compares effective addresses only, and
-the kernel of a guest may have the same ones: LPIDR is 0 in the host itself.
+the kernel of a guest may have the same ones: LPIDR is 0 in the host itself. QEMU 7.2
+gives the SPRs of its first vCPU only (`gdb_find_spr_idx`): of another one the stack tells,
+whose frames are chained in the host's memory.
 
 A stop costs 5 to 20 ms with QEMU before 10.1: its gdbstub drops all translated code
 at each (`tb_flush` in `gdb_vm_state_change`).
@@ -13,17 +15,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from nestscope.decoders.errors import UnreadableMemoryError
 from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.plugin.differential.follow.observe import FollowError
-from nestscope.plugin.mi.errors import GdbTimeoutError
+from nestscope.plugin.mi.errors import GdbCommandError, GdbTimeoutError
 from nestscope.plugin.mi.session import GdbSession
 
 T = TypeVar("T")
 
-_REGISTERS = ("nip", "lr", "lpidr", "r1", *(f"r{n}" for n in range(3, 11)))
+_REGISTERS = ("nip", "lr", "r1", *(f"r{n}" for n in range(3, 11)))
 _STACK = 16 << 10
 """THREAD_SIZE of ppc64: stacks have this size and alignment."""
 _MAX_RETURNS = 512
+_CHAINED = 3
+"""Frames that must be chained. Every path to a followed function is deeper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +113,9 @@ class Tracer(Generic[T]):
                 raise
             return None
         self.stops += 1
+        self.kernel.memory.forget()
         seen = self.session.read_registers(*_REGISTERS)
-        if seen["lpidr"]:
+        if not self._in_host(seen["r1"]):
             self.foreign += 1
             return Stop("", seen)
         here = seen["nip"]
@@ -117,6 +123,28 @@ class Tracer(Generic[T]):
             return Stop(self.functions[here], seen)
         key = (here, seen["r1"])
         return Stop("", seen, key if key in self.frames else None)
+
+    def _in_host(self, stack: int) -> bool:
+        """Say whether the stopped vCPU is in the host itself, and not in a guest of it."""
+        try:
+            return not self.session.read_registers("lpidr")["lpidr"]
+        except GdbCommandError:
+            return self._chained(stack)
+
+    def _chained(self, stack: int) -> bool:
+        """Say whether frames are chained from `stack` on in the host's memory.
+
+        ELFv2 ABI: a frame begins with the address of the caller's, which is higher.
+        """
+        for _ in range(_CHAINED):
+            try:
+                back = self.kernel.memory.u64(stack)
+            except UnreadableMemoryError:
+                return False
+            if not stack < back or not same_thread(stack, back):
+                return False
+            stack = back
+        return True
 
     def expect_return(self, stop: Stop, frame: T) -> None:
         """Stop again where the function that was just entered returns to.
