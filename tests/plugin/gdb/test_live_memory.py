@@ -33,18 +33,20 @@ class StandIn:
         self.asked: list[str] = []
 
     def monitor(self, command: str) -> str:
-        self.asked.append(command.split()[0].split("/")[0])
+        self.asked.append(re.match(r"\w+", command)[0])  # type: ignore[index]
         if command == "info mtree -f":
             return MTREE
-        numbers = [int(text, 16) for text in re.findall(r"0x[0-9a-f]+", command.split('"')[0])]
-        if command.startswith("pmemsave"):
-            address, length = numbers
+        save = re.fullmatch(r'pmemsave (\w+) (\w+) "(.*)"', command)
+        if save:
+            address, length = int(save[1], 16), int(save[2], 16)
             if self.saves:
-                Path(command.split('"')[1]).write_bytes(RAM[address : address + length])
+                Path(save[3]).write_bytes(RAM[address : address + length])
             return "" if self.saves else "Could not open the file"
-        count = int(command.split("/")[1].split("g")[0])
+        printed = re.fullmatch(r"xp/(\d+)gx (\w+)", command)
+        assert printed is not None, command
+        start = int(printed[2], 16)
         lines = []
-        for at in range(numbers[0], numbers[0] + 8 * count, 16):
+        for at in range(start, start + 8 * int(printed[1]), 16):
             words = [int.from_bytes(RAM[here : here + 8], "big") for here in (at, at + 8)]
             lines.append(f"{at:016x}: " + " ".join(f"{word:#018x}" for word in words))
         return "\r\n".join(lines)
@@ -124,7 +126,7 @@ def test_one_page_that_the_stub_cannot_read_does_not_hide_the_others() -> None:
     memory = memory_of(StandIn(bad=[5]), qemu=False, unix=False)
     memory.need(range(16))
     assert memory.read(4 * PAGE, PAGE) == RAM[4 * PAGE : 5 * PAGE]
-    with pytest.raises(UnreadableMemoryError, match="0x5008.*the stub cannot read it"):
+    with pytest.raises(UnreadableMemoryError, match=r"0x5008.*the stub cannot read it"):
         memory.read(5 * PAGE + 8, 8)
     _, good = memory.read_many(np.array([4 * PAGE, 5 * PAGE, 6 * PAGE], np.uint64), 8)
     assert good.tolist() == [True, False, True]
@@ -142,6 +144,6 @@ def test_a_monitor_that_prints_something_else(monkeypatch: pytest.MonkeyPatch) -
     gdb = StandIn()
     memory = memory_of(gdb, unix=False)
     memory.read(0, 8)
-    monkeypatch.setattr(gdb, "monitor", lambda command: "Cannot access memory")
+    monkeypatch.setattr(gdb, "monitor", lambda _: "Cannot access memory")
     with pytest.raises(NestscopeError, match="printed 0 of 4096 bytes at 0x100000"):
         memory.read(1 << 20, 8)

@@ -5,69 +5,38 @@ of the running kernel, and GDB reads that kernel's memory with them.
 """
 
 import json
-import shutil
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
-from nestscope.decoders.kernel.types import Types
+from nestscope.decoders.captured import captured_profile
+from nestscope.decoders.kernel.types import Struct
+from nestscope.decoders.state import Source
+from nestscope.plugin.dumps.capture import capture
 from nestscope.plugin.gdb.terminal import GdbTerminal
 
+from .c_types import compiled
 from .conftest import World
 
 pytestmark = pytest.mark.kernel
 
-COMPILER = "powerpc64le-linux-gnu-gcc"
-STRUCTURES = {
-    "rmap_nested": {"list.next": "unsigned long", "rmap": "unsigned long"},
-    "kvm_nested_guest": {
-        "l1_host": "void *",
-        "l1_lpid": "int",
-        "shadow_lpid": "int",
-        "shadow_pgtable": "void *",
-        "l1_gr_to_hr": "unsigned long",
-        "process_table": "unsigned long",
-        "refcnt": "long",
-    },
-    "kvm_memory_slot": {
-        "base_gfn": "unsigned long",
-        "npages": "unsigned long",
-        "arch.rmap": "unsigned long *",
-        "userspace_addr": "unsigned long",
-        "flags": "unsigned int",
-        "id": "short",
-    },
-}
-
-
-def c_source(types: Types) -> str:
-    """Return C with the structures, each member where the kernel has it."""
-    text = ["typedef struct { unsigned long pte; } pte_t;", "pte_t a_pte;"]
-    for name, members in STRUCTURES.items():
-        fields: list[str] = []
-        for path, kind in members.items():
-            outer, _, inner = path.partition(".")
-            member = f"struct {{ {kind} {inner}; }} {outer}" if inner else f"{kind} {outer}"
-            at = types.offset(name, path)
-            pad = f"char pad{at}[{at}]; " if at else ""
-            fields.append(f"  struct __attribute__((packed)) {{ {pad}{member}; }};")
-        size = types.struct(name).size
-        text.append(f"struct {name} {{ union {{\n" + "\n".join(fields))
-        text.append(f"  char whole[{size}]; }}; }};\nstruct {name} *a_{name};")
-    return "\n".join(text) + "\n"
+STRUCTURES = ("kvm", "kvm_memslots", "kvm_memory_slot", "kvm_nested_guest")
 
 
 @pytest.fixture(scope="module")
-def gdb(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GdbTerminal]:
-    if shutil.which(COMPILER) is None:
-        pytest.skip(f"there is no {COMPILER}")
-    folder = tmp_path_factory.mktemp("types")
-    source, made = folder / "types.c", folder / "types.o"
-    source.write_text(c_source(world.live.machine.kernel.types))
-    subprocess.run(
-        [COMPILER, "-g", "-c", "-fno-common", str(source), "-o", str(made)], check=True, timeout=60
-    )
+def structs(world: World) -> Mapping[str, Struct]:
+    """The layouts that reading the State asks for, from the kernel's BTF."""
+    machine = world.live.machine
+    memory = machine.kernel.memory.physical
+    made = capture(memory, machine.kernel, Source("ram", "lab"), ())
+    return captured_profile(made.notes).structs
+
+
+@pytest.fixture(scope="module")
+def gdb(
+    world: World, structs: Mapping[str, Struct], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GdbTerminal]:
+    made = compiled(structs, tmp_path_factory.mktemp("types"))
     with GdbTerminal([world.lab.kernel.vmlinux]) as terminal:
         terminal.run(f"add-symbol-file {made} 0x1000")
         terminal.run(f"target remote {world.lab.gdb_socket}")
@@ -121,18 +90,35 @@ def test_printers_can_be_disabled(gdb: GdbTerminal) -> None:
     gdb.run("enable pretty-printer global nestscope;pte_t")
 
 
-def test_layouts_of_gdb_equal_the_kernels_own(world: World, gdb: GdbTerminal) -> None:
+def test_layouts_of_gdb_equal_the_kernels_own(
+    gdb: GdbTerminal, structs: Mapping[str, Struct]
+) -> None:
     """What the worker is told of a structure: offsets, sizes, kinds."""
-    types = world.live.machine.kernel.types
     gdb.run(
         "python from nestscope_in_gdb.layouts import Layouts; "
-        "told = lambda n: {m['name']: (m['offset'], m['size'], m['kind'], m['signed']) "
+        "told = lambda n: {m['name']: (m['offset'], m['size'], m['kind'], m['signed'], m['dims']) "
         "for m in Layouts().find(n)['members']}"
     )
-    for name, members in STRUCTURES.items():
-        for path in members:
-            if "." not in path:
-                known = types.member(name, path)
-                shown = gdb.run(f"python print(told({name!r})[{path!r}])").strip()
-                expected = (known.offset, known.size, known.kind, known.signed)
-                assert shown == str(expected), (name, path)
+    seen = 0
+    for name in STRUCTURES:
+        for member in structs[name].members.values():
+            shown = gdb.run(f"python print(told({name!r})[{member.name!r}])").strip()
+            signed = member.signed and member.kind == "int"
+            dims = list(member.dims)
+            expected = (member.offset, member.size, member.kind, signed, dims)
+            assert shown == str(expected), (name, member.name)
+            seen += 1
+    assert seen > 20
+
+
+def test_the_worker_takes_types_from_gdb_where_it_has_them(world: World, gdb: GdbTerminal) -> None:
+    (line,) = gdb.run("nested target --json").splitlines()
+    assert json.loads(line)["types"] == "GDB's debug information"
+    assert "not read" not in gdb.run("nested vms")
+    (slot,) = world.vm.memslots
+    for chain in slot.rmap:
+        pairs = " ".join(f"({entry.l1_lpid}, {entry.n_gpa:#x})" for entry in chain.entries)
+        shown = gdb.run(f"output $_nested_chain({chain.gfn:#x})")
+        assert shown == f'"{chain.form} {pairs}"'
+    walked = gdb.run("nested walk 0x2000000 --lpid 2")
+    assert "leads where" in walked
