@@ -3,8 +3,8 @@
 What stays out, because it ends the host and is known:
 
 - a store through a leaf that mixes two host pages (finding 0002) writes into memory of
-  the host at random, so `remap_in_place` accesses only load and fetch afterwards; where
-  chance leads a store there all the same, the model says so and the program ends;
+  the host at random, so `mix_pages` only loads; where chance leads a store there all the
+  same, the model says so and the program ends;
 - H_RPT_INVALIDATE of the last page below 2^64 (finding 0007) never returns.
 """
 
@@ -36,8 +36,11 @@ from nestscope.sim.operations import (
 ANYWHERE_WINDOW = 0x2000_0000
 """Nested addresses where any guest page may be mapped."""
 OUTSIDE_WINDOW = 0x3000_0000
+MIX_WINDOW = 0x6000_0000
 ANYWHERE_PAGES = 16
 ALL = permission_bits(RWXRC)
+EXECUTE, READ = 0x101, 0x104
+"""Rights of a leaf with R set."""
 FAR_HDEC = 1 << 62
 SAFE_END = U64 - (1 << 31)
 """A range that ends below does not wrap around (finding 0007)."""
@@ -77,6 +80,22 @@ class WildMaker:
     def rights(self) -> int:
         """Return rights that keep the stub's and the payload's code whole."""
         return self.random.choice((ALL, ALL, 0x105, 0x101, 0x104))
+
+    def mix_pages(self) -> Iterator[Operation]:
+        """Let a leaf in use gain another page (finding 0002), to load from, not to store."""
+        rng, maker = self.random, self.maker
+        lpid = maker.lpid()
+        shift, pages, first = rng.choice(
+            ((16, maker.data, 0), (16, maker.data, 0), (21, maker.large, 1))
+        )
+        n_gpa = MIX_WINDOW + (first + rng.randrange(2) << shift)
+        old, new = rng.sample(pages, 2)
+        yield Map(lpid, n_gpa, old, shift, EXECUTE)
+        yield Fetch(lpid, n_gpa)
+        yield Map(lpid, n_gpa, new, shift, rng.choice((READ, EXECUTE | READ)))
+        yield Load(lpid, n_gpa)
+        if rng.random() < 0.3:
+            yield Tlbie(0, 0, 1, 0, lpid, AP_OF_SHIFT[shift], n_gpa >> 12)
 
     def access_anywhere(self) -> Iterator[Operation]:
         """Access such a place; unaligned, or with bits that real mode must refuse, at times."""
@@ -148,15 +167,25 @@ class WildMaker:
         """H_ENTER_NESTED with any pointers, version, token, LPID, MSR and registers."""
         rng, layout = self.random, self.layout
         state, regs = layout.state, layout.regs
-        yield WriteWord(state + HDEC, swapped(rng.choice((0, 0, 1, FAR_HDEC))))
-        yield WriteWord(state + VERSION, swapped(rng.choice((2, 2, 2, 1, 0, 3, U64, 1 << 32 | 2))))
-        lpid = rng.choice((self.maker.lpid(), rng.getrandbits(32)))
-        token = rng.choice((0, 0, 0, 2047, 2048, 1 << 31))
+        version, token, msr, lpid = 2, 0, NESTED_MSR, self.maker.lpid()
+        pointers: tuple[int, ...] = state, regs
+        odd = rng.randrange(8)
+        if odd == 0:
+            version = rng.choice((1, 0, 3, U64, 1 << 32 | 2))
+        elif odd == 1:
+            token = rng.choice((2047, 2048, 1 << 31))
+        elif odd == 2:
+            msr |= rng.choice((1 << 60, 1 << 33, 1 << 34))
+        elif odd == 3:
+            lpid = rng.getrandbits(32)
+        elif odd == 4:
+            pointers = self.pointers()
+        yield WriteWord(state + HDEC, swapped(rng.choice((0, FAR_HDEC))))
+        yield WriteWord(state + VERSION, swapped(version))
         yield WriteWord(state + LPID, swapped(token << 32 | lpid))
-        yield WriteWord(regs + MSR, swapped(NESTED_MSR | rng.choice((0, 0, 0, 1 << 60, 1 << 33))))
+        yield WriteWord(regs + MSR, swapped(msr))
         yield WriteWord(regs + NIP, swapped(rng.choice((0, 0, 0x0C, 0x14, 0x24, 0x300))))
-        yield WriteWord(regs + R3, swapped(rng.choice((self.n_gpa(), 0x7FF8, self.place()))))
-        pointers = rng.choice(((state, regs), (state, regs), self.pointers()))
+        yield WriteWord(regs + R3, swapped(rng.choice((self.n_gpa(), 0x7FF8, self.maker.n_gpa()))))
         yield RawHcall(H_ENTER_NESTED, pointers)
 
     def pointers(self) -> tuple[int, ...]:

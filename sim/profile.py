@@ -47,6 +47,7 @@ class Profile:
     range_invalidate: float = 0
     discard_anywhere: float = 0
     outside_memory: float = 0
+    mix_pages: float = 0
     add_slot: float = 0
     delete_slot: float = 0
     move_slot: float = 0
@@ -103,6 +104,7 @@ _WILD = {
     "range_invalidate": 4,
     "discard_anywhere": 1,
     "outside_memory": 0.1,
+    "mix_pages": 1,
     "remap_in_place": 0.2,
     "any_rights": 0.3,
     "any_lpid": 0.02,

@@ -89,7 +89,7 @@ REMOVAL = [
     Mutant(
         "removal-without-the-page-test",
         "unmap.py",
-        "    if pte and pte & mask == hpa:\n        unmap_pte",
+        "    if pte and kvm.same_page(pte, hpa, mask):\n        unmap_pte",
         "    if pte:\n        unmap_pte",
         "a stale entry clears a leaf that maps another host page by now",
     ),
@@ -159,8 +159,8 @@ REFERENCE_AND_CHANGE = [
     Mutant(
         "rc-update-without-the-page-test",
         "unmap.py",
-        "if pte and pte & mask == hpa & mask:",
-        "if pte:",
+        "            if pte and kvm.same_page(pte, hpa, mask):",
+        "            if pte:",
         "a stale entry clears R or C of another page's leaf",
     ),
     Mutant(
@@ -292,9 +292,10 @@ FAULTS = [
     Mutant(
         "entry-for-a-changed-leaf",
         "create.py",
-        "        tree.ptes[key] = merged_pte(old, pte, address)\n        return 0\n"
+        "        tree.ptes[key] = merged_pte(kvm, old, pte, tree.page_shift)\n        return 0\n"
         "    return set_leaf(kvm, tree.ptes",
-        "        return set_leaf(kvm, tree.ptes, key, merged_pte(old, pte, address), entry)\n"
+        "        old = merged_pte(kvm, old, pte, tree.page_shift)\n"
+        "        return set_leaf(kvm, tree.ptes, key, old, entry)\n"
         "    return set_leaf(kvm, tree.ptes",
         "a leaf that only gains bits is entered in the rmap again",
     ),
@@ -475,6 +476,65 @@ SLOTS = [
     ),
 ]
 
+ENTRY = [
+    Mutant(
+        "mixed-leaf-takes-the-new-page",
+        "create.py",
+        "    frame = kvm.mix(first, second, shift)\n",
+        "    frame = second\n",
+        "a leaf that gains another page maps that page instead of the OR of both",
+    ),
+    Mutant(
+        "mixed-leaf-compared-by-name",
+        "kvm.py",
+        "        if self.mixed:\n            left, right",
+        "        if not self.mixed:\n            left, right",
+        "a mixed leaf whose number is one of its pages' survives that page",
+    ),
+    Mutant(
+        "version-compared-by-its-lower-half",
+        "enter.py",
+        "    if entry.version > VERSION:\n        return not_entered(H_P2)\n",
+        "",
+        "H_ENTER_NESTED takes a version with something in its upper half",
+    ),
+    Mutant(
+        "token-not-checked",
+        "enter.py",
+        "    if entry.vcpu_token >= NR_CPUS:",
+        "    if entry.vcpu_token > NR_CPUS:",
+        "the first vcpu_token that is too large is taken",
+    ),
+    Mutant(
+        "transactional-state-entered",
+        "enter.py",
+        "    if entry.msr & MSR_TS_MASK:\n        return not_entered(H_BAD_MODE)\n",
+        "",
+        "a nested guest is entered in transactional state",
+    ),
+    Mutant(
+        "time-never-up",
+        "enter.py",
+        "        result = left(entry.cpu, TRAP_HDEC)\n    else:",
+        "        result = left(entry.cpu, TRAP_SYSCALL)\n    else:",
+        "an entry without time left looks like one that ran",
+    ),
+    Mutant(
+        "quadrants-accepted",
+        "nested_cpu.py",
+        "if effective & ~EFFECTIVE_BITS in (0, 0xC000_0000_0000_0000):",
+        "if effective & 0x3FF0_0000_0000_0000 == 0:",
+        "an address in the hypervisor's quadrants is translated",
+    ),
+    Mutant(
+        "freed-page-read-as-zeros",
+        "nested_memory.py",
+        "    return frame in memory.pages.values() or any(",
+        "    return True or any(",
+        "what lies in a page that the host took back is taken for zeros",
+    ),
+]
+
 MUTANTS = (
     *RMAP,
     *REMOVAL,
@@ -482,5 +542,6 @@ MUTANTS = (
     *FAULTS,
     *INVALIDATION,
     *SLOTS,
+    *ENTRY,
 )
 """All mutants."""
