@@ -75,6 +75,13 @@ def campaign(
             help="Put a defect into each kernel, to see that it is found; `list` names them.",
         ),
     ] = None,
+    coverage: Annotated[
+        str,
+        typer.Option(
+            help="What a program must reach to be kept and varied: new effects (`steps`), or new "
+            "basic blocks of the kernel as well (`kernel`)."
+        ),
+    ] = "steps",
     shrink_tries: Annotated[
         int, typer.Option(help="Programs to run, at most, to shrink a finding.", min=0)
     ] = 400,
@@ -100,8 +107,14 @@ def campaign(
         for name, defect in DEFECTS.items():
             print(f"{name:24} {defect.title}")
         return
+    if coverage not in ("steps", "kernel"):
+        raise NestscopeError(f"--coverage is steps or kernel, not {coverage!r}")
     options = Options(
-        via=via, defects=tuple(seed_defect or ()), qemu=qemu, shrink_tries=shrink_tries
+        via=via,
+        defects=tuple(seed_defect or ()),
+        coverage=coverage,
+        qemu=qemu,
+        shrink_tries=shrink_tries,
     )
     chosen = [seed] if seed is not None else _seeds(seeds)
     seconds = None if duration is None else _seconds(duration)

@@ -49,6 +49,13 @@ def coverage(
             "default 10 for the traces that come with nestscope, else 0.",
         ),
     ] = None,
+    fail_allocations: Annotated[
+        bool,
+        typer.Option(
+            "--fail-allocations",
+            help="Let allocations fail, too: GDB writes to registers of the live kernel.",
+        ),
+    ] = False,
     memory: Annotated[
         str, typer.Option(help="RAM; less than 3G has no room for a page of 1 GiB.")
     ] = "3G",
@@ -112,7 +119,13 @@ def coverage(
             processors=2 if rounds else 1,
         ) as lab:
             functions, more = measure(
-                lab, text, plans, function or OBJECTIVE, storm=rounds, progress=done
+                lab,
+                text,
+                plans,
+                function or OBJECTIVE,
+                storm=rounds,
+                failures=fail_allocations,
+                progress=done,
             )
         counts.update(more)
     reasons = load_reasons(text.build_id)

@@ -31,7 +31,7 @@ def coverage_view(report: CoverageReport, *, listing: bool) -> RenderableType:
 def _functions_table(report: CoverageReport) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("function (and what is inlined in it)")
-    for name in ("blocks", "covered", "%"):
+    for name in ("blocks", "covered", "%", "can run", "% of these"):
         table.add_column(name, justify="right")
     for function in report.functions:
         table.add_row(
@@ -39,11 +39,17 @@ def _functions_table(report: CoverageReport) -> Table:
             str(len(function.blocks)),
             str(function.covered),
             f"{function.percent:.1f}",
+            str(function.possible),
+            f"{function.percent_of_possible:.1f}",
         )
     blocks = sum(len(function.blocks) for function in report.functions)
     covered = sum(function.covered for function in report.functions)
+    possible = sum(function.possible for function in report.functions)
     table.add_section()
-    table.add_row("all", str(blocks), str(covered), f"{100 * covered / blocks:.1f}")
+    table.add_row(
+        *("all", str(blocks), str(covered), f"{100 * covered / blocks:.1f}"),
+        *(str(possible), f"{100 * covered / possible:.1f}" if possible else "-"),
+    )
     return table
 
 
@@ -54,7 +60,7 @@ def _missing_table(report: CoverageReport) -> Table:
     for function in report.functions:
         for block in function.missing:
             style = None if block.reason else "red"
-            why = block.reason or _NO_REASON
+            why = _why(block)
             table.add_row(f"{function.name}+{block.at:#x}", why, style=style)
     return table
 
@@ -77,4 +83,10 @@ def _lines(block: BlockReport) -> Iterator[str]:
         first = instruction.offset == start
         yield f"{mark if first else '':>{_COUNT_WIDTH}}  +{at:<6x} {instruction.text}"
     if not block.count:
-        yield f"{'':>{_COUNT_WIDTH}}  ; {block.reason or _NO_REASON}"
+        yield f"{'':>{_COUNT_WIDTH}}  ; {_why(block)}"
+
+
+def _why(block: BlockReport) -> str:
+    if block.reason is None:
+        return _NO_REASON
+    return f"never: {block.reason.text}" if block.reason.never else block.reason.text

@@ -120,7 +120,7 @@ def run_program(
         known=known,
         refused=run.refused,
         unmodelled=run.unmodelled,
-        blocks=station.signal.new_blocks(),
+        blocks=station.new_blocks(),
         compared=run.amounts,
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from nestscope.plugin.differential.campaign.signal import StepSignal
+from nestscope.plugin.differential.campaign.signal import CoverageSource, StepSignal
 from nestscope.plugin.differential.campaign.tasks import Options, Target
 from nestscope.plugin.differential.lab_machine import LabMachine
 from nestscope.plugin.differential.runner import Comparison
@@ -19,6 +19,11 @@ from nestscope.sim.guest import Guest
 from nestscope.sim.layout import LAYOUT
 from nestscope.sim.model import Model
 
+KERNEL_COVERAGE = "kernel"
+"""`Options.coverage`: the basic blocks of the kernel choose the corpus, too."""
+
+_BUILD_DIGITS = 7
+
 
 @dataclass
 class Booted:
@@ -28,6 +33,7 @@ class Booted:
     live: LiveMachine
     facts: HostFacts
     warnings: int = 0
+    coverage: CoverageSource | None = None
     struck: bool = False
     _session: GdbSession | None = None
 
@@ -70,6 +76,32 @@ Strike = Callable[[Booted, int], None]
 """Something to be done to the kernel's memory in a step of every program, by its number."""
 
 
+@contextmanager
+def kernel_blocks(booted: Booted) -> Iterator[CoverageSource]:
+    """Watch the basic blocks of the kernel's nested and radix functions.
+
+    Raises:
+        NestscopeError: if the lab counts nothing, or capstone is missing.
+    """
+    # It needs capstone, which a campaign without it does not.
+    from nestscope.plugin.differential.coverage.coverage import open_coverage  # noqa: PLC0415
+
+    with open_coverage(booted.lab, booted.live.machine.kernel) as coverage:
+        yield _KernelBlocks(coverage, int(coverage.text.build_id[:_BUILD_DIGITS], 16))
+
+
+@dataclass(frozen=True)
+class _KernelBlocks:
+    """Blocks as numbers that no block of another build of the module has."""
+
+    coverage: CoverageSource
+    build: int
+
+    def new_blocks(self) -> frozenset[int]:
+        """Return the blocks that ran since the last call and never before."""
+        return frozenset(self.build << 32 | at for at in self.coverage.new_blocks())
+
+
 @dataclass
 class Station:
     """Boots a target when it is needed, resets it between programs, reboots it after a failure.
@@ -99,11 +131,18 @@ class Station:
             files = choose_kernel(self.target.kernel, None, None)
             with ExitStack() as stack:
                 lab = stack.enter_context(
-                    Lab.boot(files, machine=self.target.machine, qemu=self.options.qemu)
+                    Lab.boot(
+                        files,
+                        machine=self.target.machine,
+                        qemu=self.options.qemu,
+                        coverage=self.options.coverage == KERNEL_COVERAGE,
+                    )
                 )
                 live = stack.enter_context(open_machine(lab, Via(self.options.via)))
                 booted = Booted(lab, live, host_facts(lab, live.machine.kernel))
                 stack.callback(booted.close)
+                if self.options.coverage == KERNEL_COVERAGE:
+                    booted.coverage = stack.enter_context(kernel_blocks(booted))
                 for prepare in self.prepare:
                     prepare(booted)
                 self._stack = stack.pop_all()
@@ -122,6 +161,12 @@ class Station:
         comparison.start()
         self.signal.begin()
         return comparison
+
+    def new_blocks(self) -> frozenset[int]:
+        """Return what programs reached since the last call and none before on this machine."""
+        new = self.signal.new_blocks()
+        source = self._booted.coverage if self._booted is not None else None
+        return new if source is None else new | source.new_blocks()
 
     @property
     def lab(self) -> Lab | None:

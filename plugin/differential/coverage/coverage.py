@@ -131,13 +131,13 @@ def open_coverage(
 
 def _physical(kernel: Kernel, some: FunctionBlocks) -> NDArray[np.uint64]:
     """Return the physical address of each block of a function."""
-    base = _load_address(kernel, some.function) - some.function.offset
+    base = load_address(kernel, some.function) - some.function.offset
     places = [kernel.memory.translate(base + block.start) for block in some.blocks]
     return np.array(places, np.uint64)
 
 
-def _load_address(kernel: Kernel, function: Function) -> int:
-    """Return where a function of the module is in the running kernel.
+def load_address(kernel: Kernel, function: Function) -> int:
+    """Return the virtual address of a function of the module in the running kernel.
 
     Raises:
         NestscopeError: if the module is not loaded, or has another function there.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nestscope.plugin.differential.coverage.blocks import FunctionBlocks
 from nestscope.plugin.differential.coverage.coverage import OBJECTIVE, open_coverage
+from nestscope.plugin.differential.coverage.failures import fail_allocations
 from nestscope.plugin.differential.coverage.module_text import ModuleText
 from nestscope.plugin.differential.lab_machine import LabMachine
 from nestscope.plugin.differential.plan import Plan
@@ -28,15 +29,17 @@ def measure(
     patterns: Sequence[str] = OBJECTIVE,
     *,
     storm: int = 0,
+    failures: bool = False,
     progress: Callable[[str, int], None] = lambda _what, _new: None,
 ) -> tuple[list[FunctionBlocks], Counter[int]]:
     """Run each plan in a VM of its own; return the functions, and how often each block ran.
 
     Then all of them run `storm` times more, while a second processor interrupts the
     first all the time: only so do unlocks meet a write to an interrupt controller that
-    they must order (mmiowb). `progress` is told what was run and how many blocks it
-    reached first. The lab must have been booted with `coverage`, and for a storm with
-    two processors.
+    they must order (mmiowb). With `failures` allocations fail at last, through GDB,
+    which changes registers of the live kernel. `progress` is told what was run and how
+    many blocks it reached first. The lab must have been booted with `coverage`, and for
+    a storm with two processors.
 
     Raises:
         NestscopeError: if something is missing, or the agent cannot do an operation.
@@ -55,6 +58,9 @@ def measure(
                     _run(lab, live.machine, plan)
                 progress(f"storm {number + 1}", len(coverage.new_blocks()))
             lab.agent.must(["storm 0"])
+        if failures:
+            count = fail_allocations(lab, live.machine, coverage.functions)
+            progress(f"{count} allocations failed", len(coverage.new_blocks()))
         return list(coverage.functions), Counter(coverage.counts())
 
 

@@ -1,8 +1,9 @@
 """Why blocks are not covered: a declared list for each build of the module, and its check.
 
-`reasons/causes.toml` has the texts. Beside it lies a file for each build: `release`,
-`build_id` of the module, and a table for each function, of blocks (distance in bytes
-from the function's symbol) to the name of a cause.
+`reasons/causes.toml` has the causes: a text, and whether the block can never run.
+Beside it lies a file for each build: `release`, `build_id` of the module, and a table
+for each function, of blocks (distance in bytes from the function's symbol) to the name
+of a cause.
 """
 
 import tomllib
@@ -23,16 +24,24 @@ class ReasonsError(NestscopeError):
     """The list of reasons is not well-formed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a block did not run. `never`: no input can make it run."""
+
+    text: str
+    never: bool
+
+
 @dataclass(frozen=True)
 class Reasons:
-    """The reasons of one build: function's name and block's distance from it to a text."""
+    """The reasons of one build, by the function's name and the block's distance from it."""
 
     release: str
-    texts: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    blocks: Mapping[tuple[str, int], Reason] = field(default_factory=dict)
 
-    def of(self, function: str, block: int) -> str | None:
+    def of(self, function: str, block: int) -> Reason | None:
         """Return the reason of a block, or None."""
-        return self.texts.get((function, block))
+        return self.blocks.get((function, block))
 
 
 def load_reasons(build_id: str, folder: Path = _FOLDER) -> Reasons | None:
@@ -47,7 +56,7 @@ def load_reasons(build_id: str, folder: Path = _FOLDER) -> Reasons | None:
             continue
         table = _read(path)
         if table.get("build_id") == build_id:
-            return Reasons(str(table.get("release")), dict(_texts(table, causes, path)))
+            return Reasons(str(table.get("release")), dict(_blocks(table, causes, path)))
     return None
 
 
@@ -61,7 +70,7 @@ def wrong_reasons(
     """
     measured = {some.function.name: some for some in functions}
     wrong = []
-    for name, at in sorted(reasons.texts):
+    for name, at in sorted(reasons.blocks):
         some = measured.get(name)
         if some is None:
             continue
@@ -81,17 +90,19 @@ def _read(path: Path) -> dict[str, Any]:
         raise ReasonsError(f"{path} cannot be used: {error}") from error
 
 
-def _texts(
+def _blocks(
     table: Mapping[str, Any], causes: Mapping[str, Any], path: Path
-) -> Iterator[tuple[tuple[str, int], str]]:
+) -> Iterator[tuple[tuple[str, int], Reason]]:
     for function, blocks in table.items():
         if not isinstance(blocks, dict):
             continue
-        for block, cause in blocks.items():
-            text = causes.get(cause)
-            if not isinstance(text, str):
-                raise ReasonsError(f"{path}: {function}+{block} has the unknown cause {cause!r}")
+        for block, name in blocks.items():
+            cause = causes.get(name)
+            if not isinstance(cause, dict):
+                raise ReasonsError(f"{path}: {function}+{block} has the unknown cause {name!r}")
             try:
-                yield (function, int(block, 16)), text
+                yield (function, int(block, 16)), Reason(str(cause["text"]), bool(cause["never"]))
             except ValueError:
                 raise ReasonsError(f"{path}: '{block}' of {function} is no distance") from None
+            except KeyError as error:
+                raise ReasonsError(f"{path.parent / _CAUSES}: {name} has no {error}") from None

@@ -1,12 +1,12 @@
 """The coverage of some functions as a document: `nestscope.coverage/1`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from nestscope.plugin.differential.coverage.blocks import Block, FunctionBlocks
 from nestscope.plugin.differential.coverage.coverage import INLINED
-from nestscope.plugin.differential.coverage.reasons import Reasons, wrong_reasons
+from nestscope.plugin.differential.coverage.reasons import Reason, Reasons, wrong_reasons
 
 SCHEMA = "nestscope.coverage/1"
 
@@ -18,7 +18,7 @@ class BlockReport:
     at: int
     block: Block
     count: int
-    reason: str | None
+    reason: Reason | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,16 @@ class FunctionReport:
     def percent(self) -> float:
         """How many of a hundred blocks ran."""
         return 100 * self.covered / len(self.blocks)
+
+    @property
+    def possible(self) -> int:
+        """How many blocks there are but those that can never run."""
+        return sum(not (block.reason and block.reason.never) for block in self.blocks)
+
+    @property
+    def percent_of_possible(self) -> float:
+        """How many of a hundred blocks ran, of those that can."""
+        return 100 * self.covered / self.possible if self.possible else 100.0
 
     @property
     def missing(self) -> tuple[BlockReport, ...]:
@@ -105,6 +115,8 @@ def coverage_document(report: CoverageReport) -> dict[str, Any]:
                 "blocks": len(function.blocks),
                 "covered": function.covered,
                 "percent": round(function.percent, 1),
+                "possible": function.possible,
+                "percent_of_possible": round(function.percent_of_possible, 1),
                 "block": [_block_document(block) for block in function.blocks],
             }
             for function in report.functions
@@ -119,5 +131,5 @@ def _block_document(block: BlockReport) -> dict[str, Any]:
         "offset": hex(block.block.start),
         "size": block.block.end - block.block.start,
         "count": block.count,
-        **({"reason": block.reason} if block.reason is not None else {}),
+        **({} if block.reason is None else {"reason": asdict(block.reason)}),
     }

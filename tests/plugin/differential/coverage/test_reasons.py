@@ -7,6 +7,7 @@ import pytest
 from nestscope.plugin.differential.coverage.blocks import Block, FunctionBlocks
 from nestscope.plugin.differential.coverage.module_text import Function
 from nestscope.plugin.differential.coverage.reasons import (
+    Reason,
     Reasons,
     ReasonsError,
     load_reasons,
@@ -20,11 +21,15 @@ WALK = FunctionBlocks(
     (Block(0x1008, 0x1010, ()), Block(0x1010, 0x1020, ()), Block(0x1020, 0x1040, ())),
     False,
 )
+FAILS = Reason("an allocation fails", never=False)
+NEVER = Reason("no input leads there", never=True)
 COUNTS = {0x1008: 7, 0x1010: 0, 0x1020: 0}
 
 
 def write(folder: Path, blocks: str) -> None:
-    (folder / "causes.toml").write_text('memory = "an allocation fails"\n')
+    (folder / "causes.toml").write_text(
+        '[memory]\nnever = false\ntext = "an allocation fails"\n[odd]\ntext = "x"\n'
+    )
     (folder / "one.toml").write_text(f'release = "6.12"\nbuild_id = "abcd"\n{blocks}')
 
 
@@ -32,7 +37,7 @@ def test_reasons_are_those_of_the_build(tmp_path: Path) -> None:
     write(tmp_path, '[walk]\n0x10 = "memory"\n')
     found = load_reasons("abcd", tmp_path)
     assert found is not None
-    assert found.of("walk", 0x10) == "an allocation fails"
+    assert found.of("walk", 0x10) == FAILS
     assert found.of("walk", 0x20) is None
     assert load_reasons("ef01", tmp_path) is None
 
@@ -42,6 +47,7 @@ def test_reasons_are_those_of_the_build(tmp_path: Path) -> None:
     [
         ('[walk]\n0x10 = "nobody"\n', "unknown cause 'nobody'"),
         ('[walk]\nten = "memory"\n', "'ten' of walk is no distance"),
+        ('[walk]\n0x10 = "odd"\n', "odd has no 'never'"),
         ("[walk\n", "cannot be used"),
     ],
 )
@@ -52,7 +58,7 @@ def test_damaged_list_is_refused(tmp_path: Path, blocks: str, message: str) -> N
 
 
 def test_reason_for_a_block_that_ran_is_wrong() -> None:
-    reasons = Reasons("6.12", {("walk", 0x8): "x", ("walk", 0x10): "x", ("walk", 0x14): "x"})
+    reasons = Reasons("6.12", {("walk", at): FAILS for at in (0x8, 0x10, 0x14)})
     assert wrong_reasons(reasons, [WALK], COUNTS) == [
         "there is a reason for walk+0x8, but it ran",
         "there is a reason for walk+0x14, where no block begins",
@@ -60,12 +66,13 @@ def test_reason_for_a_block_that_ran_is_wrong() -> None:
 
 
 def test_report_says_what_is_covered_and_why_the_rest_is_not() -> None:
-    reasons = Reasons("6.12", {("walk", 0x10): "an allocation fails"})
+    reasons = Reasons("6.12", {("walk", 0x10): NEVER})
     report = make_report("6.12", "abcd", ["pseries: t"], [WALK], COUNTS, reasons)
     (function,) = report.functions
     assert (function.covered, round(function.percent, 1)) == (1, 33.3)
+    assert (function.possible, function.percent_of_possible) == (2, 50.0)
     assert [(block.at, block.reason) for block in function.missing] == [
-        (0x10, "an allocation fails"),
+        (0x10, NEVER),
         (0x20, None),
     ]
     assert report.unexplained == (("walk", 0x20),)
@@ -75,7 +82,7 @@ def test_report_says_what_is_covered_and_why_the_rest_is_not() -> None:
         "offset": "0x1010",
         "size": 0x10,
         "count": 0,
-        "reason": "an allocation fails",
+        "reason": {"text": "no input leads there", "never": True},
     }
 
 
