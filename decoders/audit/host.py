@@ -1,17 +1,19 @@
 """Rules about host leaves, and about chains as seen from them."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from nestscope.decoders.audit.chains import found
 from nestscope.decoders.audit.finding import WARNING, Found, rule
 from nestscope.decoders.audit.view import Flags, Places, StateView, VmView, bytes_of
-from nestscope.decoders.state import Columns
+from nestscope.decoders.state import Columns, Memslot
 from nestscope.decoders.words.pte import PTE_RESERVED, PTE_RPN
 
 _HOST_PAGE = "host real address of the page that the leaf maps"
 _WORD = "kernel address of the gfn's rmap word"
+U64 = (1 << 64) - 1
 KVM_MEM_LOG_DIRTY_PAGES = 1
 """Flag of a memslot (include/uapi/linux/kvm.h)."""
 
@@ -31,16 +33,15 @@ def leaf_within_memslot(state: StateView) -> Iterator[Found]:
     for view in state.vms:
         if view.host_gaps or view.gap_slots & {-1}:
             continue
-        slots = sorted(view.vm.memslots, key=lambda slot: slot.base_gfn)
-        base = np.array([slot.base_gfn for slot in slots], np.uint64) << np.uint64(view.page_shift)
-        ends = [slot.base_gfn + slot.npages for slot in slots]
-        end = np.array(ends, np.uint64) << np.uint64(view.page_shift)
-        host = view.vm.host_leaves.columns
-        at = np.searchsorted(base, host["address"], side="right") - 1
+        slots = sorted(map(partial(_bounds, view), view.vm.memslots))
+        base = np.array([first for first, _ in slots], np.uint64)
+        end = np.array([end for _, end in slots], np.uint64)
+        address = np.ascontiguousarray(view.vm.host_leaves.columns["address"])
+        at = np.searchsorted(base, address, side="right") - 1
         inside = at >= 0
         if slots:
-            last = host["address"] + bytes_of(host["shift"])
-            inside &= last <= end[np.maximum(at, 0)]
+            last = address + bytes_of(view.vm.host_leaves.columns["shift"])
+            inside &= (last <= end[np.maximum(at, 0)]) & (last > address)
         yield from _leaves(view, ~inside, "it is not contained in a memslot")
 
 
@@ -59,11 +60,11 @@ def logging_slot_has_base_pages(state: StateView) -> Iterator[Found]:
     """
     for view in state.vms:
         host = view.vm.host_leaves.columns
-        gfn = host["address"] >> np.uint64(view.page_shift)
         broken = np.zeros(len(host), np.bool_)
         for slot in view.vm.memslots:
             if (slot.flags or 0) & KVM_MEM_LOG_DIRTY_PAGES:
-                broken |= (gfn >= slot.base_gfn) & (gfn < slot.base_gfn + slot.npages)
+                first, end = _bounds(view, slot)
+                broken |= (host["address"] >= first) & (host["address"] < end)
         yield from _leaves(view, broken & (host["shift"] > view.page_shift), "it is huge")
 
 
@@ -167,6 +168,13 @@ def _rows(view: VmView, rows: Columns, why: str, lpid: int | None) -> Iterator[F
         else:
             text = f"nested guest {lpid} maps {address:#x}, {size}: {why}"
             yield Found(text, view.vm.kvm, l1_lpid=lpid, n_gpa=address, address=page)
+
+
+def _bounds(view: VmView, slot: Memslot) -> tuple[int, int]:
+    """Return the first guest address of a memslot and the one behind it, as far as 64 bits go."""
+    first = slot.base_gfn << view.page_shift
+    end = slot.base_gfn + slot.npages << view.page_shift
+    return min(first, U64), min(end, U64)
 
 
 def _slot_id(view: VmView, gfn: int) -> int | None:
