@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from nestscope.plugin.cli.options import Json, KernelName, Modules, Vmlinux
 if TYPE_CHECKING:
     from nestscope.plugin.differential.plan import Plan
 
-_STORM = 10
+_STORM = 40
 
 
 def coverage(
@@ -45,8 +46,8 @@ def coverage(
         typer.Option(
             metavar="ROUNDS",
             min=0,
-            help="Run all so many times more with a second processor that interrupts the first; "
-            "default 10 for the traces that come with nestscope, else 0.",
+            help="Run all so many times more with a second processor that interrupts the first "
+            "all the time. Without TRACE it is one trace that is run so; default 40, else 0.",
         ),
     ] = None,
     fail_allocations: Annotated[
@@ -86,10 +87,11 @@ def coverage(
     import json
 
     from nestscope.plugin.differential.coverage.coverage import MODULE, OBJECTIVE
-    from nestscope.plugin.differential.coverage.measure import measure
+    from nestscope.plugin.differential.coverage.measure import measure, shipped_storm
     from nestscope.plugin.differential.coverage.module_text import ModuleText
     from nestscope.plugin.differential.coverage.reasons import load_reasons
     from nestscope.plugin.differential.coverage.report import coverage_document, make_report
+    from nestscope.plugin.differential.plan import make_plan
     from nestscope.plugin.present.coverage import coverage_view
     from nestscope.plugin.present.terminal import terminal
     from nestscope.plugin.qemu.kernels import choose_kernel
@@ -100,6 +102,7 @@ def coverage(
     plans = _plans(traces or [], random_steps, seed)
     own = not traces and random_steps is None
     rounds = storm if storm is not None else _STORM if own else 0
+    stormy = [make_plan(shipped_storm(), None, seed)] if own else plans
     counts: Counter[int] = Counter()
     runs: list[str] = []
     for name, program in product(machine or ["pseries"], qemu or [QEMU]):
@@ -123,7 +126,7 @@ def coverage(
                 text,
                 plans,
                 function or OBJECTIVE,
-                storm=rounds,
+                storm=stormy * rounds,
                 failures=fail_allocations,
                 progress=done,
             )
@@ -148,5 +151,7 @@ def _plans(traces: list[Path], random_steps: int | None, seed: int) -> "list[Pla
     if traces and random_steps is not None:
         raise NestscopeError("give traces or --random, not both")
     if random_steps is not None:
-        return [make_plan(None, random_steps, seed)]
+        plan = make_plan(None, random_steps, seed)
+        # Made once, as a storm runs it again.
+        return [replace(plan, operations=tuple(plan.operations))]
     return [make_plan(trace, None, seed) for trace in traces or shipped_traces()]

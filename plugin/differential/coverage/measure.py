@@ -19,7 +19,12 @@ _TRACES = Path(__file__).parent / "traces"
 
 def shipped_traces() -> list[Path]:
     """Return the traces that were written to cover the functions of `OBJECTIVE`."""
-    return sorted(_TRACES.glob("*.trace"))
+    return sorted(_TRACES.glob("[0-9]-*.trace"))
+
+
+def shipped_storm() -> Path:
+    """Return the trace that was written to be interrupted."""
+    return _TRACES / "storm.trace"
 
 
 def measure(
@@ -28,15 +33,15 @@ def measure(
     plans: Sequence[Plan],
     patterns: Sequence[str] = OBJECTIVE,
     *,
-    storm: int = 0,
+    storm: Sequence[Plan] = (),
     failures: bool = False,
     progress: Callable[[str, int], None] = lambda _what, _new: None,
 ) -> tuple[list[FunctionBlocks], Counter[int]]:
     """Run each plan in a VM of its own; return the functions, and how often each block ran.
 
-    Then all of them run `storm` times more, while a second processor interrupts the
-    first all the time: only so do unlocks meet a write to an interrupt controller that
-    they must order (mmiowb). With `failures` allocations fail at last, through GDB,
+    Then the plans of `storm` run while a second processor interrupts the first all the
+    time: only so do unlocks meet a write to an interrupt controller that they must
+    order (mmiowb). With `failures` allocations fail at last, through GDB,
     which changes registers of the live kernel. `progress` is told what was run and how
     many blocks it reached first. The lab must have been booted with `coverage`, and for
     a storm with two processors.
@@ -53,10 +58,9 @@ def measure(
             progress(plan.name, len(coverage.new_blocks()))
         if storm:
             lab.agent.must(["storm 1"])
-            for number in range(storm):
-                for plan in plans:
-                    _run(lab, live.machine, plan)
-                progress(f"storm {number + 1}", len(coverage.new_blocks()))
+            for plan in storm:
+                _run(lab, live.machine, plan)
+            progress(f"{len(storm)} programs in a storm", len(coverage.new_blocks()))
             lab.agent.must(["storm 0"])
         if failures:
             count = fail_allocations(lab, live.machine, coverage.functions)

@@ -14,6 +14,7 @@
 #define SHIFT 30
 #define POOL "/sys/kernel/mm/hugepages/hugepages-1048576kB/"
 #define PRESENT (1UL << 63)
+#define ENTRIES 4096
 
 /* A number of the pool, -1 if the kernel has no such pages. */
 static long pool(const char *name)
@@ -53,18 +54,20 @@ static int reserve(void)
 /* Copy the pages of `from` that are there; the others are zero. */
 static int copy_present(unsigned char *to, const unsigned char *from, uint64_t size)
 {
-	uint64_t page = sysconf(_SC_PAGESIZE), entry;
+	static uint64_t entries[ENTRIES];
+	uint64_t page = sysconf(_SC_PAGESIZE), pages = size / page;
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
-	for (uint64_t at = 0; fd >= 0 && at < size; at += page) {
-		off_t place = ((uintptr_t)from + at) / page * sizeof(entry);
+	for (uint64_t first = 0; fd >= 0 && first < pages; first += ENTRIES) {
+		off_t place = ((uintptr_t)from / page + first) * sizeof(*entries);
 
-		if (pread(fd, &entry, sizeof(entry), place) != sizeof(entry)) {
+		if (pread(fd, entries, sizeof(entries), place) != sizeof(entries)) {
 			close(fd);
 			return -1;
 		}
-		if (entry & PRESENT)
-			memcpy(to + at, from + at, page);
+		for (uint64_t i = 0; i < ENTRIES; i++)
+			if (entries[i] & PRESENT)
+				memcpy(to + (first + i) * page, from + (first + i) * page, page);
 	}
 	return fd < 0 ? -1 : close(fd);
 }
