@@ -8,6 +8,7 @@ from nestscope.decoders.kernel.files import knowledge_of_files
 from nestscope.decoders.kernel.kernel import Kernel, kernel_of, open_kernel
 from nestscope.decoders.kernel.knowledge import Knowledge, check_against
 from nestscope.decoders.kernel.profile import Profile
+from nestscope.decoders.kernel.shipped import shipped_profile
 from nestscope.decoders.kernel.types import LayoutSource, Struct
 from nestscope.decoders.sources.protocol import Memory
 from nestscope.plugin.gdb.worker.gdb_side import GdbSide
@@ -47,17 +48,22 @@ def open_live_kernel(gdb: GdbSide, physical: Memory, files: KernelFiles) -> tupl
 
 
 class _LayoutsOfFiles:
-    """The files' own type information, read when GDB lacks a type. Satisfies `LayoutSource`."""
+    """What files or a profile say, read when GDB lacks a type. Satisfies `LayoutSource`."""
 
     def __init__(self, files: KernelFiles) -> None:
         self._files = files
 
     @cached_property
     def _layouts(self) -> tuple[LayoutSource, ...]:
-        assert self._files.vmlinux is not None
-        return knowledge_of_files(
-            self._files.vmlinux, self._files.modules, self._files.debug
-        ).layouts
+        files = self._files
+        assert files.vmlinux is not None
+        if files.profile is not None:
+            return (Profile.open(files.profile),)
+        known = knowledge_of_files(files.vmlinux, files.modules, files.debug)
+        if known.layouts or known.build_id is None:
+            return known.layouts
+        shipped = shipped_profile(known.build_id)
+        return () if shipped is None else (shipped,)
 
     def find(self, name: str) -> Struct | None:
         """Return the struct, union or typedef of one called `name`, or None."""
