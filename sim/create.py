@@ -10,6 +10,7 @@ from nestscope.sim.constants import (
     PMD_SHIFT,
     PUD_SHIFT,
 )
+from nestscope.sim.errors import HostDamageError
 from nestscope.sim.kvm import Kvm, Memslot
 from nestscope.sim.steps import Steps
 from nestscope.sim.tree import RadixTree
@@ -95,6 +96,10 @@ def set_leaf(kvm: Kvm, leaves: dict[int, int], key: int, pte: int, entry: Entry 
         memslot, index, word = entry
         if memslot.freed:
             kvm.uses_after_free.append(f"kvmhv_insert_nest_rmap: the array of slot {memslot.id}")
+        if index < 0:
+            raise HostDamageError(
+                "0003", f"the rmap array of slot {memslot.id} is written {-index} words before it"
+            )
         rmap.insert(memslot.rmap, index, word)
     return 0
 

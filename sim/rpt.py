@@ -8,7 +8,7 @@ from nestscope.sim.constants import (
     H_UNSUPPORTED,
     U64,
 )
-from nestscope.sim.errors import UnmodelledError
+from nestscope.sim.errors import HostDamageError
 from nestscope.sim.kvm import Kvm
 from nestscope.sim.steps import Steps
 from nestscope.sim.tlbie import tlbie_one_lpid, tlbie_tlb_addr
@@ -72,8 +72,9 @@ def invalidate_range(kvm: Kvm, lpid: int, pg_sizes: int, start: int, end: int) -
             yield from tlbie_tlb_addr(kvm, lpid, shift, address & ~0xFFF)
             address += 1 << shift
             if address > U64:
-                raise UnmodelledError(
-                    f"H_RPT_INVALIDATE of {start:#x} to {end:#x} wraps around and loops for ever"
+                raise HostDamageError(
+                    "0007",
+                    f"H_RPT_INVALIDATE of {start:#x} to {end:#x} wraps around and loops for ever",
                 )
             if address >= end:
                 break

@@ -3,9 +3,11 @@
 from nestscope.decoders.words.pte import PTE_C, PTE_RPN
 from nestscope.sim import rmap
 from nestscope.sim.constants import EFFECTIVE_BITS, PMD_SHIFT, PUD_SHIFT
+from nestscope.sim.errors import HostDamageError
 from nestscope.sim.kvm import Kvm, Memslot, NestedGuest
 from nestscope.sim.tree import RadixTree
 
+RMAP_WORD = 8
 KERNEL_RPN = (1 << 53) - 1
 """`PTE_RPN_MASK` without the page offset bits (facts B): narrower than the architected RPN."""
 
@@ -44,17 +46,33 @@ def unmap_pte(
 def remove_nest_rmap_range(kvm: Kvm, memslot: Memslot, gpa: int, hpa: int, nbytes: int) -> None:
     """Empty the chain of every gfn of a host leaf and clear what the entries lead to.
 
-    `kvmhv_remove_nest_rmap_range`, transition 18.
+    `kvmhv_remove_nest_rmap_range`, transition 18. Of a leaf that begins before its slot
+    the kernel's loop is empty: the index is a large unsigned number, its end a small one.
     """
     slot_rmap = memslot.rmap
+    first = (gpa >> kvm.page_shift) - memslot.base_gfn
+    last = first + (nbytes >> kvm.page_shift)
+    if first < 0 < last:
+        return
+    if last > memslot.npages:
+        require_within_array(kvm, memslot, last)
     if not slot_rmap:
         return
-    first = (gpa >> kvm.page_shift) - memslot.base_gfn
     mask = host_page_mask(kvm, nbytes)
-    for index in range(first, first + (nbytes >> kvm.page_shift)):
+    for index in range(first, last):
         if index in slot_rmap:
             for word in rmap.take(slot_rmap, index):
                 remove_nest_rmap(kvm, word, hpa & mask, mask)
+
+
+def require_within_array(kvm: Kvm, memslot: Memslot, last: int) -> None:
+    """Refuse to say what lies behind an rmap array: it ends with the page of its last word."""
+    page = 1 << kvm.page_shift
+    allocated = (memslot.npages * RMAP_WORD + page - 1) // page * page
+    if last * RMAP_WORD > allocated:
+        raise HostDamageError(
+            "0003", f"{last} words of the rmap array of slot {memslot.id} are read"
+        )
 
 
 def host_page_mask(kvm: Kvm, nbytes: int) -> int:

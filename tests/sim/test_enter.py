@@ -1,15 +1,9 @@
 """What an entry of a nested guest reports, whatever its arguments."""
 
-import shutil
-import subprocess
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 import pytest
 
 from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.layout import LAYOUT
-from nestscope.sim.payload import PAYLOAD, STUB
 
 from .world import World
 
@@ -96,22 +90,6 @@ def test_a_load_through_a_write_only_leaf_over_the_zero_page_ends_with_its_time(
     result = world.run(f"load 1 {N:#x}")
     assert (result.ret, result.nip, result.hdsisr) == (0x980, 0x0C, 0)
     assert world.shadow_flags(1, N) == 0x100
-
-
-def test_the_model_knows_the_code_that_the_agent_has() -> None:
-    source = Path(__file__).parents[2] / "plugin/qemu/agent/payload.S"
-    compiler, linker = (shutil.which(f"powerpc64le-linux-gnu-{tool}") for tool in ("gcc", "ld"))
-    if compiler is None or linker is None:
-        pytest.skip("the cross compiler is not there")
-    with TemporaryDirectory() as folder:
-        made = Path(folder) / "payload.o", Path(folder) / "payload.bin"
-        subprocess.run([compiler, "-c", "-o", made[0], source], check=True)
-        linking = ["-Ttext", "0", "--oformat", "binary", "-e", "0"]
-        subprocess.run([linker, *linking, "-o", made[1], made[0]], check=True)
-        code = made[1].read_bytes()
-    start = code.index(STUB)
-    assert code[start : start + len(STUB)] == STUB
-    assert code[start + 0x40 :][: len(PAYLOAD)] == PAYLOAD
 
 
 def test_what_the_stub_and_the_entry_leave_in_memory_can_be_loaded() -> None:

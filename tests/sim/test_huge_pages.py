@@ -3,7 +3,7 @@
 import pytest
 
 from nestscope.sim.constants import ENOMEM, U64
-from nestscope.sim.errors import UnmodelledError
+from nestscope.sim.errors import HostDamageError, UnmodelledError
 from nestscope.sim.facts import Observations
 
 from .world import World
@@ -136,13 +136,33 @@ def test_3_a_slot_that_logs_gets_base_pages_only() -> None:
     assert world.host_shift(G + 0x3_0000) == 16 == world.shadow_shift(1, NGPA + 0x3_0000)
 
 
-def test_3_a_host_leaf_that_reaches_out_of_its_slot_is_not_predicted() -> None:
+def test_3_an_entry_of_a_leaf_that_begins_before_its_slot_goes_before_the_array() -> None:
+    """Finding 0003."""
     world = World()
     world.run(f"slot 1 {G + 0x10000:#x} {2 * G:#x} 0x200040010000 0")
     world.model.kvm.memory.huge[21] = {0x2000_4000_0000 >> 21: 1024}
     world.run(f"map 1 {NGPA:#x} {G + 0x10000:#x} 64K rwxRC")
-    with pytest.raises(UnmodelledError, match="out of bounds"):
+    with pytest.raises(HostDamageError, match=r"1 words before it .*finding 0003"):
         world.run(f"load 1 {NGPA:#x}")
+
+
+@pytest.mark.parametrize(("shift", "harmless"), [(21, True), (30, False)])
+def test_18_a_leaf_that_ends_behind_its_slot_reads_behind_the_array(
+    shift: int, harmless: bool
+) -> None:
+    """The array's last page is zeros to its end: 2 MiB leaves do not get past it."""
+    world = World()
+    world.run(f"slot 1 0x40000000 0x10000 {1 << 45:#x} 0")
+    world.model.kvm.memory.huge[shift] = {1 << 45 - shift: 1 << 20}
+    world.run(f"map 1 {NGPA:#x} 0x40000000 64K rwxRC", f"load 1 {NGPA:#x}")
+    assert world.host_shift(0x4000_0000) == shift
+    if harmless:
+        world.run("protect 0x40000000 0x10000 ro")
+        assert world.host(0x4000_0000) is None
+        assert world.shadow(1, NGPA) is None
+    else:
+        with pytest.raises(HostDamageError, match="finding 0003"):
+            world.run("protect 0x40000000 0x10000 ro")
 
 
 def test_11_a_base_page_replaces_a_large_shadow_leaf_and_leaves_its_entry_stale() -> None:
