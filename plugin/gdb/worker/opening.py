@@ -35,11 +35,9 @@ def open_live_kernel(gdb: GdbSide, physical: Memory, files: KernelFiles) -> tupl
         NestscopeError: if the kernel cannot be examined; one sentence says why.
     """
     types = GdbTypes(gdb)
-    if files.vmlinux is not None and types.complete:
-        known = knowledge_of_files(files.vmlinux, files.modules, without_types=True)
-        rest = _LayoutsOfFiles(files)
-        known = check_against(physical, replace(known, layouts=(types, rest)))
-        return kernel_of(physical, known), "GDB's debug information"
+    if files.vmlinux is not None and files.profile is None and types.complete:
+        known = _with_types_of_gdb(files.vmlinux, files, types)
+        return kernel_of(physical, check_against(physical, known)), "GDB's debug information"
     profile = Profile.open(files.profile) if files.profile is not None else None
     kernel = open_kernel(
         physical, files.vmlinux, files.modules, debug_dir=files.debug, profile=profile
@@ -47,23 +45,30 @@ def open_live_kernel(gdb: GdbSide, physical: Memory, files: KernelFiles) -> tupl
     return kernel, _described(kernel.known)
 
 
-class _LayoutsOfFiles:
-    """What files or a profile say, read when GDB lacks a type. Satisfies `LayoutSource`."""
+def _with_types_of_gdb(vmlinux: Path, files: KernelFiles, types: GdbTypes) -> Knowledge:
+    """Return what the files say, with GDB's types before their own.
 
-    def __init__(self, files: KernelFiles) -> None:
+    A profile that comes with the package has the symbols of modules that a kernel
+    without CONFIG_KALLSYMS_ALL does not keep, and types where the files have none.
+    """
+    known = knowledge_of_files(vmlinux, files.modules, without_types=True)
+    profile = None if known.build_id is None else shipped_profile(known.build_id)
+    if profile is not None:
+        symbols = {**profile.module_symbols, **known.module_symbols}
+        return replace(known, layouts=(types, profile), module_symbols=symbols)
+    return replace(known, layouts=(types, _LayoutsOfFiles(vmlinux, files)))
+
+
+class _LayoutsOfFiles:
+    """The files' own type information, read when GDB lacks a type. Satisfies `LayoutSource`."""
+
+    def __init__(self, vmlinux: Path, files: KernelFiles) -> None:
+        self._vmlinux = vmlinux
         self._files = files
 
     @cached_property
     def _layouts(self) -> tuple[LayoutSource, ...]:
-        files = self._files
-        assert files.vmlinux is not None
-        if files.profile is not None:
-            return (Profile.open(files.profile),)
-        known = knowledge_of_files(files.vmlinux, files.modules, files.debug)
-        if known.layouts or known.build_id is None:
-            return known.layouts
-        shipped = shipped_profile(known.build_id)
-        return () if shipped is None else (shipped,)
+        return knowledge_of_files(self._vmlinux, self._files.modules, self._files.debug).layouts
 
     def find(self, name: str) -> Struct | None:
         """Return the struct, union or typedef of one called `name`, or None."""
