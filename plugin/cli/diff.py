@@ -2,6 +2,9 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,9 +17,13 @@ from nestscope.plugin.cli.options import KernelName, MachineName, Modules, Qemu,
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nestscope.plugin.differential.one_side import On, OneSide
     from nestscope.plugin.differential.plan import Plan
-    from nestscope.plugin.differential.runner import Step
-    from nestscope.plugin.differential.session import LiveComparison
+    from nestscope.plugin.differential.runner import Comparison, Step
+    from nestscope.plugin.differential.session import LiveComparison, Via
+    from nestscope.plugin.qemu.kernel_files import KernelFiles
+    from nestscope.plugin.qemu.lab import Lab
+    from nestscope.sim.facts import HostFacts
     from nestscope.sim.operations import Operation
 
 _SHOWN_CHAINS = 12
@@ -42,6 +49,9 @@ def diff(
             help="Flip bits of one rmap word in the live kernel after this step.",
         ),
     ] = None,
+    on: Annotated[
+        str, typer.Option("--on", help="Run on the `model` alone, a `kernel` alone, or `both`.")
+    ] = "both",
     audit: Annotated[
         bool, typer.Option("--audit", help="Stop where the kernel breaks an invariant, too.")
     ] = False,
@@ -57,38 +67,95 @@ def diff(
     """Run operations on the model and on a live kernel, and compare after every step.
 
     Without TRACE and --random a built-in scenario shows every form of the rmap.
+    With --on one side runs alone: nothing is compared, and --on model needs no QEMU.
 
     Examples:
       nestscope diff
       nestscope diff --random 500 --seed 7
       nestscope diff nestscope-seed7-step42.trace
+      nestscope diff --on model --audit my.trace
       nestscope diff --audit docs/findings/0001-zero-entry-ends-a-chain.trace
     """
+    from nestscope.plugin.differential.one_side import On
     from nestscope.plugin.differential.plan import make_plan
-    from nestscope.plugin.differential.session import Via, open_comparison
+    from nestscope.plugin.differential.session import Via
     from nestscope.plugin.present.terminal import terminal
-    from nestscope.plugin.present.units import size
     from nestscope.plugin.qemu.kernels import choose_kernel
-    from nestscope.plugin.qemu.lab import Lab
 
+    if on not in list(On):
+        raise NestscopeError(f"--on is one of {', '.join(On)}, not {on!r}")
+    if inject is not None and on != On.BOTH:
+        raise NestscopeError("--inject is noticed by comparing: leave out --on")
     if via not in list(Via):
         raise NestscopeError(f"--via is one of {', '.join(Via)}, not {via!r}")
     plan = make_plan(trace, random_steps, seed)
-    files = choose_kernel(kernel, vmlinux, modules)
     console = terminal()
-    started = time.monotonic()
-    with Lab.boot(files, machine=machine, qemu=qemu) as lab, open_comparison(lab, Via(via)) as live:
-        pages = size(1 << live.machine.kernel.page_shift)
-        console.print(
-            f"{files.release} on {machine}, {pages} pages, read through {via}; "
-            f"booted in {time.monotonic() - started:.1f} s"
-        )
-        clean = _run(live, plan, inject, audit, save, console)
+    if on == On.MODEL:
+        clean = _run(_model_alone(kernel, machine), plan, inject, audit, save, console)
+    else:
+        files = choose_kernel(kernel, vmlinux, modules)
+        with _sides(files, On(on), Via(via), machine, qemu, console) as sides:
+            clean = _run(sides, plan, inject, audit, save, console)
     sys.exit(0 if clean else 1)
 
 
+@dataclass(frozen=True)
+class _Sides:
+    """What runs: both sides or one; the live comparison and the lab, if there are any."""
+
+    on: "On"
+    run: "Comparison | OneSide"
+    facts: "HostFacts"
+    live: "LiveComparison | None" = None
+    lab: "Lab | None" = None
+
+
+def _model_alone(kernel: str, machine: str) -> _Sides:
+    from nestscope.plugin.differential.one_side import ModelMachine, On, OneSide, typical_facts
+    from nestscope.sim.guest import Guest
+    from nestscope.sim.model import Model
+
+    facts = typical_facts(kernel, machine)
+    run = OneSide(Guest(), ModelMachine(Model(facts)))
+    run.start()
+    return _Sides(On.MODEL, run, facts)
+
+
+@contextmanager
+def _sides(
+    files: "KernelFiles", on: "On", via: "Via", machine: str, qemu: str, console: "Console"
+) -> Iterator[_Sides]:
+    """Boot, and put a guest into the kernel, with a model beside it or without."""
+    from nestscope.plugin.differential.one_side import On, OneSide
+    from nestscope.plugin.differential.session import host_facts, open_comparison, open_machine
+    from nestscope.plugin.present.units import size
+    from nestscope.plugin.qemu.lab import Lab
+    from nestscope.sim.guest import Guest
+
+    def say(page_shift: int) -> None:
+        console.print(
+            f"{files.release} on {machine}, {size(1 << page_shift)} pages, read through {via}; "
+            f"booted in {time.monotonic() - started:.1f} s"
+        )
+
+    started = time.monotonic()
+    with Lab.boot(files, machine=machine, qemu=qemu) as lab:
+        if on == On.BOTH:
+            with open_comparison(lab, via) as live:
+                say(live.machine.kernel.page_shift)
+                facts = live.comparison.model.facts
+                yield _Sides(on, live.comparison, facts, live, lab)
+            return
+        with open_machine(lab, via) as alone:
+            facts = host_facts(lab, alone.machine.kernel)
+            run = OneSide(Guest(), alone.machine)
+            run.start()
+            say(facts.page_shift)
+            yield _Sides(on, run, facts, None, lab)
+
+
 def _run(
-    live: "LiveComparison",
+    sides: _Sides,
     plan: "Plan",
     inject: int | None,
     audit: bool,
@@ -100,12 +167,13 @@ def _run(
     from rich.progress import Progress
 
     from nestscope.plugin.differential.inject import flip_rmap_word
+    from nestscope.plugin.differential.one_side import On
     from nestscope.plugin.present.findings import findings_table
     from nestscope.plugin.present.steps import add_step, describe_tally, step_table
     from nestscope.sim.invariants import Violation, violations
 
     broken: list[Violation] = []
-    rc_by_hardware = live.comparison.model.facts.rc_by_hardware
+    compared = sides.on == On.BOTH
     table = step_table()
     done: list[Operation] = []
     last: Step | None = None
@@ -115,15 +183,16 @@ def _run(
         task = progress.add_task("comparing", total=plan.total)
         started = time.monotonic()
         for number, operation in enumerate(plan.operations, start=1):
-            disturb = partial(flip_rmap_word, live) if number == inject else None
+            live = sides.live if number == inject else None
+            disturb = None if live is None else partial(flip_rmap_word, live)
             done.append(operation)
-            step = live.comparison.step(operation, disturb)
+            step = sides.run.step(operation, disturb)
             if plan.show:
-                add_step(table, step, last.observed if last else None)
+                add_step(table, step, last.observed if last else None, compared=compared)
             last = step
             progress.advance(task)
             if audit:
-                broken = violations(step.observed, rc_by_hardware=rc_by_hardware)
+                broken = violations(step.observed, rc_by_hardware=sides.facts.rc_by_hardware)
             if step.differences or broken:
                 break
         seconds = time.monotonic() - started
@@ -135,31 +204,43 @@ def _run(
         raise NestscopeError(f"step {inject} was not reached: the run has {last.number} steps")
     if plan.show or last.differences or broken:
         _print_rmap(last, console)
-    console.print(describe_tally(live.comparison.tally, seconds))
+    console.print(describe_tally(sides.run.tally, seconds, compared=compared))
     if not last.differences:
-        console.print("no difference between the model and the kernel")
+        console.print(
+            "no difference between the model and the kernel"
+            if compared
+            else f"on the {sides.on} alone: nothing was compared"
+        )
         if not broken:
             return True
-        console.print(f"but the kernel's State at step {last.number} breaks an invariant:")
+        whose = "kernel" if compared else sides.on
+        console.print(f"but the {whose}'s State at step {last.number} breaks an invariant:")
         console.print(findings_table(broken))
     else:
         _print_differences(last, console)
     first = last.differences[0] if last.differences else broken[0].message
-    _keep(live, done, save / f"nestscope-{plan.name}-step{last.number}.trace", str(first), console)
+    _keep(
+        sides.lab,
+        done,
+        save / f"nestscope-{plan.name}-step{last.number}.trace",
+        str(first),
+        console,
+    )
     return False
 
 
 def _keep(
-    live: "LiveComparison", done: "list[Operation]", path: Path, why: str, console: "Console"
+    lab: "Lab | None", done: "list[Operation]", path: Path, why: str, console: "Console"
 ) -> None:
     """Write the trace up to here and a capture of the machine, and say what to do with them."""
     from nestscope.plugin.differential.kept import keep_capture
     from nestscope.plugin.differential.trace_file import write_trace
 
     write_trace(path, done, f"step {len(done)}: {why}")
-    captured = path.with_suffix(".elf.xz")
-    keep_capture(live.lab, captured)
-    console.print(f"look at it with: nestscope check {captured}", soft_wrap=True)
+    if lab is not None:
+        captured = path.with_suffix(".elf.xz")
+        keep_capture(lab, captured)
+        console.print(f"look at it with: nestscope check {captured}", soft_wrap=True)
     console.print(f"replay it with: nestscope diff {path}", soft_wrap=True)
 
 

@@ -22,15 +22,19 @@ def step_table() -> Table:
     return table
 
 
-def add_step(table: Table, step: Step, before: State | None) -> None:
-    """Add one row: the operation, what it returned, which chains it changed."""
+def add_step(table: Table, step: Step, before: State | None, *, compared: bool = True) -> None:
+    """Add one row: the operation, what it returned, which chains it changed.
+
+    The last column says whether model and kernel agree, if they were compared.
+    """
+    same = Text("no", style="bold red") if step.differences else Text("yes", style="green")
     results = [text for text in (describe_result(item) for item in step.results) if text]
     table.add_row(
         str(step.number),
         format_operation(step.operation),
         ", ".join(results[-1:]),
         "\n".join(changed_chains(before, step.observed)),
-        Text("no", style="bold red") if step.differences else Text("yes", style="green"),
+        same if compared else Text("-"),
     )
 
 
@@ -60,10 +64,10 @@ def _chains(state: State) -> dict[tuple[int, int], Chain]:
     }
 
 
-def describe_tally(tally: Tally, seconds: float) -> str:
-    """One sentence: how much was compared, and how fast."""
+def describe_tally(tally: Tally, seconds: float, *, compared: bool = True) -> str:
+    """One sentence: how much was compared (or only executed), and how fast."""
     rate = tally.steps / seconds if seconds > 0 else 0.0
     return (
-        f"{count(tally.steps)} steps compared, {count(tally.chains)} chains with "
+        f"{count(tally.steps)} steps {'compared' if compared else 'executed'}, {count(tally.chains)} chains with "
         f"{count(tally.entries)} entries, {count(tally.leaves)} leaves; {rate:.0f} steps/s"
     )
