@@ -105,6 +105,8 @@ def coverage(
     stormy = [make_plan(shipped_storm(), None, seed)] if own else plans
     counts: Counter[int] = Counter()
     runs: list[str] = []
+    # What is true of every machine that was measured.
+    conditions = {"sets_rc"} if fail_allocations else {"sets_rc", "no_failures"}
     for name, program in product(machine or ["pseries"], qemu or [QEMU]):
         where = f"{name}, {program}"
 
@@ -121,6 +123,8 @@ def coverage(
             coverage=True,
             processors=2 if rounds else 1,
         ) as lab:
+            if not lab.behaviour.sets_rc:
+                conditions.discard("sets_rc")
             functions, more = measure(
                 lab,
                 text,
@@ -131,7 +135,7 @@ def coverage(
                 progress=done,
             )
         counts.update(more)
-    reasons = load_reasons(text.build_id)
+    reasons = load_reasons(text.build_id, conditions)
     report = make_report(files.release, text.build_id, runs, functions, counts, reasons)
     if as_json:
         print(json.dumps(coverage_document(report), indent=1))

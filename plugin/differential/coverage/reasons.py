@@ -3,11 +3,11 @@
 `reasons/causes.toml` has the causes: a text, and whether the block can never run.
 Beside it lies a file for each build: `release`, `build_id` of the module, and a table
 for each function, of blocks (distance in bytes from the function's symbol) to the name
-of a cause.
+of a cause. Tables below a `CONDITIONS` apply only to measurements of that kind.
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,9 @@ from nestscope.plugin.differential.coverage.blocks import FunctionBlocks
 _FOLDER = Path(__file__).parent / "reasons"
 _CAUSES = "causes.toml"
 
+CONDITIONS = ("sets_rc", "no_failures")
+"""The machine sets R and C itself; no allocation was made to fail."""
+
 
 class ReasonsError(NestscopeError):
     """The list of reasons is not well-formed."""
@@ -26,10 +29,15 @@ class ReasonsError(NestscopeError):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a block did not run. `never`: no input can make it run."""
+    """Why a block did not run.
+
+    `never`: no input can make it run. `chance`: it may run or not, so that the reason
+    is not wrong when it did.
+    """
 
     text: str
     never: bool
+    chance: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,12 @@ class Reasons:
         return self.blocks.get((function, block))
 
 
-def load_reasons(build_id: str, folder: Path = _FOLDER) -> Reasons | None:
+def load_reasons(
+    build_id: str, conditions: Collection[str] = (), folder: Path = _FOLDER
+) -> Reasons | None:
     """Return the reasons for the module of this build, None if there is no list.
+
+    `conditions` are those of `CONDITIONS` under which it was measured.
 
     Raises:
         ReasonsError: naming the file and what is wrong in it.
@@ -56,7 +68,9 @@ def load_reasons(build_id: str, folder: Path = _FOLDER) -> Reasons | None:
             continue
         table = _read(path)
         if table.get("build_id") == build_id:
-            return Reasons(str(table.get("release")), dict(_blocks(table, causes, path)))
+            tables = [table, *(table.get(name, {}) for name in CONDITIONS if name in conditions)]
+            blocks = {at: why for some in tables for at, why in _blocks(some, causes, path)}
+            return Reasons(str(table.get("release")), blocks)
     return None
 
 
@@ -70,14 +84,14 @@ def wrong_reasons(
     """
     measured = {some.function.name: some for some in functions}
     wrong = []
-    for name, at in sorted(reasons.blocks):
+    for (name, at), reason in sorted(reasons.blocks.items(), key=lambda item: item[0]):
         some = measured.get(name)
         if some is None:
             continue
         starts = {some.relative(block): block.start for block in some.blocks}
         if at not in starts:
             wrong.append(f"there is a reason for {name}+{at:#x}, where no block begins")
-        elif counts[starts[at]]:
+        elif counts[starts[at]] and not reason.chance:
             wrong.append(f"there is a reason for {name}+{at:#x}, but it ran")
     return wrong
 
@@ -94,14 +108,15 @@ def _blocks(
     table: Mapping[str, Any], causes: Mapping[str, Any], path: Path
 ) -> Iterator[tuple[tuple[str, int], Reason]]:
     for function, blocks in table.items():
-        if not isinstance(blocks, dict):
+        if function in CONDITIONS or not isinstance(blocks, dict):
             continue
         for block, name in blocks.items():
             cause = causes.get(name)
             if not isinstance(cause, dict):
                 raise ReasonsError(f"{path}: {function}+{block} has the unknown cause {name!r}")
             try:
-                yield (function, int(block, 16)), Reason(str(cause["text"]), bool(cause["never"]))
+                reason = Reason(cause["text"], cause["never"], cause.get("chance", False))
+                yield (function, int(block, 16)), reason
             except ValueError:
                 raise ReasonsError(f"{path}: '{block}' of {function} is no distance") from None
             except KeyError as error:

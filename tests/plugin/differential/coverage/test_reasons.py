@@ -1,12 +1,15 @@
 """Declared reasons: they are found by the module's build, and a wrong one is told."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from nestscope.plugin.differential.coverage import reasons as reasons_module
 from nestscope.plugin.differential.coverage.blocks import Block, FunctionBlocks
 from nestscope.plugin.differential.coverage.module_text import Function
 from nestscope.plugin.differential.coverage.reasons import (
+    CONDITIONS,
     Reason,
     Reasons,
     ReasonsError,
@@ -35,11 +38,11 @@ def write(folder: Path, blocks: str) -> None:
 
 def test_reasons_are_those_of_the_build(tmp_path: Path) -> None:
     write(tmp_path, '[walk]\n0x10 = "memory"\n')
-    found = load_reasons("abcd", tmp_path)
+    found = load_reasons("abcd", folder=tmp_path)
     assert found is not None
     assert found.of("walk", 0x10) == FAILS
     assert found.of("walk", 0x20) is None
-    assert load_reasons("ef01", tmp_path) is None
+    assert load_reasons("ef01", folder=tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,7 @@ def test_reasons_are_those_of_the_build(tmp_path: Path) -> None:
 def test_damaged_list_is_refused(tmp_path: Path, blocks: str, message: str) -> None:
     write(tmp_path, blocks)
     with pytest.raises(ReasonsError, match=message):
-        load_reasons("abcd", tmp_path)
+        load_reasons("abcd", folder=tmp_path)
 
 
 def test_reason_for_a_block_that_ran_is_wrong() -> None:
@@ -63,6 +66,23 @@ def test_reason_for_a_block_that_ran_is_wrong() -> None:
         "there is a reason for walk+0x8, but it ran",
         "there is a reason for walk+0x14, where no block begins",
     ]
+
+
+def test_reason_of_chance_is_not_wrong_when_the_block_ran() -> None:
+    reasons = Reasons("6.12", {("walk", 0x8): Reason("an interrupt", never=False, chance=True)})
+    assert wrong_reasons(reasons, [WALK], COUNTS) == []
+
+
+def test_reasons_of_a_condition_apply_only_under_it(tmp_path: Path) -> None:
+    write(tmp_path, '[walk]\n0x10 = "memory"\n[sets_rc.walk]\n0x20 = "memory"\n')
+    plain, other = (
+        load_reasons("abcd", folder=tmp_path),
+        load_reasons("abcd", ["sets_rc"], tmp_path),
+    )
+    assert plain is not None
+    assert other is not None
+    assert set(plain.blocks) == {("walk", 0x10)}
+    assert set(other.blocks) == {("walk", 0x10), ("walk", 0x20)}
 
 
 def test_report_says_what_is_covered_and_why_the_rest_is_not() -> None:
@@ -82,9 +102,15 @@ def test_report_says_what_is_covered_and_why_the_rest_is_not() -> None:
         "offset": "0x1010",
         "size": 0x10,
         "count": 0,
-        "reason": {"text": "no input leads there", "never": True},
+        "reason": {"text": "no input leads there", "never": True, "chance": False},
     }
 
 
 def test_shipped_lists_are_well_formed() -> None:
-    assert load_reasons("no such build") is None
+    folder = Path(reasons_module.__file__).parent / "reasons"
+    builds = [tomllib.loads(path.read_text()) for path in folder.glob("[0-9]*.toml")]
+    assert builds
+    for build in builds:
+        reasons = load_reasons(build["build_id"], CONDITIONS)
+        assert reasons is not None
+        assert reasons.release == build["release"]
