@@ -26,6 +26,13 @@ without the kernel's files (only GDB is given vmlinux), and its State must equal
 and its leaves the kernel's own debugfs listing, leaf for leaf.
 
 On powernv the kernel is the bottom hypervisor; on pseries QEMU is one below it.
+
+Debian's QEMU is built without lzo and snappy, so it writes kdump-zlib only. The other forms of
+kdump-compressed dumps come from the real makedumpfile for ppc64el, given a dump that
+`nestscope convert` made: zlib, lzo, zstd, not packed, split in three, flattened
+(`tests/plugin/dumps/test_makedumpfile.py`; its build has no snappy, which is tested on hand-made
+dumps and against libkdumpfile). `kdumpfile:FILE` has libkdumpfile unpack the pages; it is no
+default, because libkdumpfile 0.5.1 ends the process (SIGSEGV) on mutated dumps.
 """
 
 
