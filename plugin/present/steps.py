@@ -67,7 +67,8 @@ def _chains(state: State) -> dict[tuple[int, int], Chain]:
 def describe_tally(tally: Tally, seconds: float, *, compared: bool = True) -> str:
     """One sentence: how much was compared (or only executed), and how fast."""
     rate = tally.steps / seconds if seconds > 0 else 0.0
+    done = "compared" if compared else "executed"
     return (
-        f"{count(tally.steps)} steps {'compared' if compared else 'executed'}, {count(tally.chains)} chains with "
+        f"{count(tally.steps)} steps {done}, {count(tally.chains)} chains with "
         f"{count(tally.entries)} entries, {count(tally.leaves)} leaves; {rate:.0f} steps/s"
     )
