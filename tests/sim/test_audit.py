@@ -5,6 +5,7 @@ The States are those of random programs, then damaged at random.
 """
 
 from itertools import islice
+from random import Random
 
 import pytest
 from hypothesis import assume, given, settings
@@ -81,26 +82,19 @@ def test_on_random_programs(seed: int, page_shift: int) -> None:
     assert seen <= {"I1", "I5"}
 
 
-damages = st.lists(
-    st.tuples(
-        st.sampled_from(("word", "host", "shadow frame", "shadow bits", "host bits", "entry")),
-        st.integers(0, 1000),
-        st.integers(0, 63),
-    ),
-    min_size=1,
-    max_size=6,
-)
+DAMAGES = ("word", "host", "shadow frame", "shadow bits", "host bits", "entry")
 
 
-@settings(max_examples=60)
-@given(st.integers(0, 50), damages)
-def test_on_damaged_models(seed: int, damage: list[tuple[str, int, int]]) -> None:
+@settings(max_examples=100)
+@given(st.integers(0, 2**32))
+def test_on_damaged_models(seed: int) -> None:
+    random = Random(seed)  # evenly: small numbers are no likelier than others
     world = World(start=False, page_shift=16)
-    for operation in islice(random_operations(seed, LAYOUT), 60):
+    for operation in islice(random_operations(seed % 50, LAYOUT), 60):
         world.do(operation)
     assume(world.state.vms)
-    for what, which, bit in damage:
-        hurt(world.model.kvm, what, which, bit)
+    for _ in range(random.randint(1, 6)):
+        hurt(world.model.kvm, random.choice(DAMAGES), random.randrange(1000), random.randrange(60))
     assert judged(world) == naive(world.model.kvm)
 
 
