@@ -25,6 +25,7 @@ from nestscope.plugin.cli import (
     explore,
     follow,
     gdb,
+    inner,
     lab,
     profile,
     report,
@@ -77,6 +78,7 @@ app.command("explore")(explore.explore)
 app.command("gdb", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     gdb.gdb
 )
+lab.app.command("inner")(inner.inner)
 app.add_typer(lab.app, name="lab")
 app.add_typer(profile.app, name="profile")
 

@@ -2,7 +2,7 @@
 
     with InnerLinux.boot(outer, inner) as lab:
         lab.go()
-        lab.wait("nestscope-outer: inner ended", 300)
+        lab.wait(ENDED, 300)
 
 The outer kernel has no agent: an init that starts QEMU (`inner/outer.c`). The inner
 one has an init with a small VMM (`inner/inner.c`), whose guests are nested guests of
@@ -41,6 +41,8 @@ _FLAGS = ("-O2", "-g0", "-Wall", "-Wextra", "-static")
 _INSTALL = "install gcc-powerpc64le-linux-gnu and libc6-dev-ppc64el-cross"
 _SOURCES = Path(__file__).parent / "inner"
 _READY = "nestscope-outer: ready"
+ENDED = "nestscope-outer: inner ended"
+"""What the outer init prints when the inner machine is gone, before its exit status."""
 _BOOT_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 

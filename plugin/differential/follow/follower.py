@@ -160,13 +160,10 @@ class Follower:
             while not self._over(limits):
                 self.session.cont()
                 stop = self.tracer.wait(self._patience(limits))
-                if stop is None:
-                    self.session.interrupt()
                 self._observer.forget()
                 if self._disturb is not None:
                     self._disturb(self)
-                if stop is not None:
-                    self._handle(stop)
+                self._handle(stop)
                 if time.monotonic() >= self._due:
                     self._due = time.monotonic() + (
                         limits.whole_every if self.compare_all() else _RETRY_SECONDS

@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 
 from nestscope.decoders.errors import UnreadableMemoryError
 from nestscope.decoders.kernel.kernel import Kernel
+from nestscope.decoders.kernel.types import UnknownTypeError
 from nestscope.plugin.differential.follow.observe import FollowError
 from nestscope.plugin.mi.errors import GdbCommandError, GdbTimeoutError
 from nestscope.plugin.mi.session import GdbSession
@@ -24,8 +25,12 @@ from nestscope.plugin.mi.session import GdbSession
 T = TypeVar("T")
 
 _REGISTERS = ("nip", "lr", "r1", *(f"r{n}" for n in range(3, 11)))
-_STACK = 16 << 10
-"""THREAD_SIZE of ppc64: stacks have this size and alignment."""
+_STACK_SHIFTS = range(13, 18)
+_STACK_ENDS = (
+    # Two names of the same two places, by kernel (INIT_TASK_DATA in vmlinux.lds.h).
+    ("__start_init_stack", "__end_init_stack"),
+    ("__start_init_task", "__end_init_task"),
+)
 _MAX_RETURNS = 512
 _CHAINED = 3
 """Frames that must be chained. Every path to a followed function is deeper."""
@@ -58,9 +63,29 @@ class Stop:
         return value - (1 << 32) if value >> 31 else value
 
 
-def same_thread(one: int, other: int) -> bool:
-    """Say whether two stack pointers lie in one kernel stack."""
-    return not (one ^ other) & -_STACK
+def same_thread(one: int, other: int, size: int) -> bool:
+    """Say whether two stack pointers lie in one kernel stack of `size` bytes (THREAD_SIZE)."""
+    return not (one ^ other) & -size
+
+
+def stack_size(kernel: Kernel) -> int:
+    """Return THREAD_SIZE, to which kernel stacks are aligned: that of the first task's stack.
+
+    Raises:
+        FollowError: if the kernel does not tell.
+    """
+    for first, last in _STACK_ENDS:
+        start, end = kernel.symbols.get(first), kernel.symbols.get(last)
+        if start is not None and end is not None:
+            size = end.address - start.address
+            if size in {1 << shift for shift in _STACK_SHIFTS}:
+                return size
+    try:
+        return kernel.types.struct("thread_union").size
+    except UnknownTypeError as error:
+        raise FollowError(
+            "the size of kernel stacks is unknown: give the kernel with --vmlinux"
+        ) from error
 
 
 @dataclass
@@ -78,6 +103,15 @@ class Tracer(Generic[T]):
     frames: dict[tuple[int, int], T] = field(default_factory=dict)
     stops: int = 0
     foreign: int = 0
+    stack_size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look up how large stacks are.
+
+        Raises:
+            FollowError: see `stack_size`.
+        """
+        self.stack_size = stack_size(self.kernel)
 
     def follow(self, names: Sequence[str]) -> list[str]:
         """Set a breakpoint at each function that the kernel has; return the missing ones.
@@ -100,8 +134,11 @@ class Tracer(Generic[T]):
         tables = (self.kernel.symbols, *self.kernel.module_symbols.values())
         return any(name in table for table in tables)
 
-    def wait(self, seconds: float) -> Stop | None:
-        """Wait for the running target to stop; None if it still runs after `seconds`.
+    def wait(self, seconds: float) -> Stop:
+        """Wait for the running target to stop; stop it after `seconds`.
+
+        A vCPU may reach a followed place just when it is stopped, so what counts is
+        where it is, and not why.
 
         Raises:
             MiError: if the target or GDB is gone.
@@ -109,16 +146,16 @@ class Tracer(Generic[T]):
         try:
             self.session.wait_stop(seconds)
         except GdbTimeoutError:
-            if not self.session.transport.alive:
-                raise
-            return None
-        self.stops += 1
+            self.session.interrupt()
         self.kernel.memory.forget()
         seen = self.session.read_registers(*_REGISTERS)
+        here = seen["nip"]
+        if here not in self.functions and here not in self.returns:
+            return Stop("", seen)
+        self.stops += 1
         if not self._in_host(seen["r1"]):
             self.foreign += 1
             return Stop("", seen)
-        here = seen["nip"]
         if here in self.functions:
             return Stop(self.functions[here], seen)
         key = (here, seen["r1"])
@@ -141,7 +178,7 @@ class Tracer(Generic[T]):
                 back = self.kernel.memory.u64(stack)
             except UnreadableMemoryError:
                 return False
-            if not stack < back or not same_thread(stack, back):
+            if not stack < back or not same_thread(stack, back, self.stack_size):
                 return False
             stack = back
         return True
@@ -162,5 +199,5 @@ class Tracer(Generic[T]):
 
     def inside(self, stack: int) -> list[T]:
         """Return the frames of the same kernel stack that have not returned, outermost first."""
-        found = [key for key in self.frames if same_thread(key[1], stack)]
+        found = [key for key in self.frames if same_thread(key[1], stack, self.stack_size)]
         return [self.frames[key] for key in sorted(found, key=lambda key: -key[1])]
