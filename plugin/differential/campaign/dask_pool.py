@@ -10,7 +10,7 @@ from nestscope.decoders.errors import NestscopeError
 from nestscope.plugin.differential.campaign.tasks import Failed, Options, Task, TaskResult
 from nestscope.plugin.differential.campaign.work import Job
 
-_CONNECT_SECONDS = 10.0
+_CONNECT_SECONDS = 5.0
 _END_SECONDS = 20.0
 
 # In a worker's process: its job, who uses it, and whether it is to end.
@@ -30,9 +30,12 @@ def _begin_jobs() -> None:
     _stop.clear()
 
 
-def _end_jobs() -> None:
-    """End what runs in this Dask worker, and its lab machine."""
+def _stop_jobs() -> None:
     _stop.set()
+
+
+def _end_jobs() -> None:
+    """End the lab machine of this Dask worker; in a thread of its own, as any task."""
     with _in_use:
         while _jobs:
             _jobs.popitem()[1].close()
@@ -101,7 +104,12 @@ class DaskPool:
         # A worker that is gone took its machine with it.
         with contextlib.suppress(Exception):
             self._client.cancel(list(self._futures.values()))
-            self._client.run(_end_jobs, on_error="ignore")
+            self._client.run(_stop_jobs, on_error="ignore")
+            ends = [
+                self._client.submit(_end_jobs, workers=[slot], pure=False) for slot in self.slots
+            ]
+            for end in ends:
+                end.result(timeout=_END_SECONDS)
         with contextlib.suppress(Exception):
             self._client.close(timeout=_END_SECONDS)
 
