@@ -90,6 +90,7 @@ class Hcall:
 
     number: int
     args: tuple[int, ...]
+    vcpu: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class Access:
     kind: AccessKind
     address: int
     value: int = 0
+    vcpu: int = 0
 
 
 @dataclass(frozen=True, slots=True)

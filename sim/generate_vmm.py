@@ -32,7 +32,18 @@ from nestscope.sim.events import (
 )
 from nestscope.sim.generate_guest import LARGE, PAGE, Maker
 from nestscope.sim.layout import MIB
-from nestscope.sim.operations import CreateGuest, Operation, SetPartitionTable, Tlbie, Unmap
+from nestscope.sim.operations import (
+    CreateGuest,
+    DiscardMemory,
+    Load,
+    Operation,
+    SetPartitionTable,
+    Simple,
+    Store,
+    Tlbie,
+    Together,
+    Unmap,
+)
 
 SLOT_IDS = range(1, 7)
 FIRST_BASE = 0x400_0000
@@ -84,6 +95,8 @@ class VmmMaker:
         slot = random.choice(SLOT_IDS)
         size = random.choice(SIZES)
         new = Slot(self.base(), size, self.host_address(slot, size), random.choice((0, 0, LOG)))
+        if slot in self.slots and new.hva == self.slots[slot].hva:
+            new.hva += PAGE  # otherwise it could be a move
         if random.random() < 1 / 6:
             yield self.wrong_slot(slot, new)
             return
@@ -258,6 +271,29 @@ class VmmMaker:
         self.guest.forget()
         yield CreateGuest()
         yield SetPartitionTable(self.layout.ptcr)
+
+    def together(self) -> Iterator[Operation]:
+        """Two or three hypercalls at the same time, mostly over one guest page; a discard."""
+        random, guest = self.random, self.guest
+        gpa = random.choice(guest.data)
+        near = [p for p in sorted(guest.mapped) if guest.cached.get(p[:2]) == gpa and p[2] == 16]
+        places = near or [p for p in sorted(guest.mapped) if p[2] == 16]
+        places = [p for p in places if p[1] not in guest.code_addresses()]
+        if not places:
+            return
+        calls: list[Simple] = []
+        for _ in range(random.choice((2, 2, 3))):
+            lpid, n_gpa, _ = random.choice(places)
+            kind = random.random()
+            if kind < 0.4:
+                calls.append(Load(lpid, n_gpa))
+            elif kind < 0.8:
+                calls.append(Store(lpid, n_gpa, random.getrandbits(64)))
+            else:
+                calls.append(Tlbie(0, 0, 1, 0, lpid, 5, n_gpa >> 12))
+        if random.random() < 0.5:
+            calls.append(DiscardMemory(gpa, PAGE))
+        yield Together(tuple(calls))
 
     def switch_mmu(self) -> Iterator[Operation]:
         """To a hash page table and back; all nested guests are gone then."""

@@ -1,5 +1,7 @@
 """The guest hypervisor: lowers operations to events."""
 
+from dataclasses import replace
+
 from nestscope.decoders.words.pte import PTE_LEAF, PTE_RPN
 from nestscope.sim import tlbie
 from nestscope.sim.constants import (
@@ -30,11 +32,13 @@ from nestscope.sim.events import (
     Remap,
     SetSlotFlags,
     SplitHuge,
+    SwitchToHpt,
+    SwitchToRadix,
     VmmEvent,
     Write,
 )
 from nestscope.sim.guest_tables import GuestTables
-from nestscope.sim.layout import BLR, LAYOUT, GuestLayout
+from nestscope.sim.layout import BLR, LAYOUT, VCPUS, GuestLayout
 from nestscope.sim.operations import (
     CreateGuest,
     DiscardMemory,
@@ -46,8 +50,10 @@ from nestscope.sim.operations import (
     RawHcall,
     RptInvalidate,
     SetPartitionTable,
+    Simple,
     Store,
     Tlbie,
+    Together,
     Unmap,
     WriteCode,
     WriteData,
@@ -55,6 +61,8 @@ from nestscope.sim.operations import (
 )
 
 PAYLOAD_SHIFT = 16
+UNMATCHED = (CreateVm, LoadCode, DestroyVm, SwitchToHpt, SwitchToRadix)
+"""Events that need all vCPUs to stand still."""
 CODE_SIZE = 1 << 12
 """What the stub and the payload take of their pages; the rest is memory like any other."""
 
@@ -85,7 +93,7 @@ class Guest:
             LoadCode(),
         ]
 
-    def lower(self, operation: Operation) -> list[Event]:
+    def lower(self, operation: Operation) -> list[Event]:  # noqa: PLR0912  one an operation
         """Return the events of one operation and update the guest's own tables.
 
         Raises:
@@ -116,6 +124,8 @@ class Guest:
                 return self._drop(l1_lpid)
             case CreateGuest():
                 return self.setup()
+            case Together(operations):
+                return self._together(operations)
             case WriteWord(gpa, value):
                 return [self._write_anywhere(gpa, value)]
         return self._vmm(operation)
@@ -149,6 +159,20 @@ class Guest:
             case DestroyVm():
                 self._forget()
         return [operation]
+
+    def _together(self, operations: tuple[Simple, ...]) -> list[Event]:
+        """Give each hypercall a vCPU of its own; at most one event is the VMM's."""
+        events = [event for operation in operations for event in self.lower(operation)]
+        calls = [event for event in events if isinstance(event, Access | Hcall)]
+        if len(events) != len(operations) or not calls or len(calls) > VCPUS:
+            raise GuestLayoutError(f"together go 1 to {VCPUS} hypercalls, each one event")
+        if len(events) > len(calls) + 1 or any(isinstance(e, UNMATCHED) for e in events):
+            raise GuestLayoutError("together with hypercalls goes one change of host memory")
+        numbered = iter(range(VCPUS))
+        return [
+            replace(event, vcpu=next(numbered)) if isinstance(event, Access | Hcall) else event
+            for event in events
+        ]
 
     def _change_slots(self, operation: AddSlot | DeleteSlot | MoveSlot) -> None:
         """Refuse changes of the guest's own slot, and others at its addresses or memory."""

@@ -1,9 +1,14 @@
 """Where the guest keeps what in its own memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 KIB = 1 << 10
 MIB = 1 << 20
+
+VCPUS = 3
+"""vCPUs of the guest; all but the first are used together with others only."""
+MAILBOX_SIZE, STATE_SIZE = 0x100, 0x4000
+"""Bytes from a vCPU's mailbox and state to those of the next."""
 
 BLR = bytes.fromhex("2000804e")
 """The instruction `blr`, little-endian: what a fetch must find, so that it returns."""
@@ -39,6 +44,18 @@ class GuestLayout:
     tables: int = 0x60_0000
     payload: int = 0x80_0000
     data: int = 0x90_0000
+
+    def of_vcpu(self, vcpu: int) -> "GuestLayout":
+        """Return the layout with the mailbox and the state of another vCPU."""
+        return (
+            self
+            if vcpu == 0
+            else replace(
+                self,
+                mailbox=self.mailbox + vcpu * MAILBOX_SIZE,
+                state=self.state + vcpu * STATE_SIZE,
+            )
+        )
 
     @property
     def regs(self) -> int:

@@ -50,7 +50,6 @@ class Model:
         self.mixed: dict[int, tuple[int, ...]] = {}
         self._kvm: Kvm | None = None
         self._next_frame = ZERO_FRAME + 1
-        self._stub_accesses = ((layout.code, "fetch"), (layout.mailbox, "load"))
 
     @property
     def kvm(self) -> Kvm:
@@ -70,15 +69,25 @@ class Model:
             self.create_vm()
             return DONE
         kvm = self.kvm
-        if observed is not NOTHING_UNUSUAL:
-            kvm.failures = list(observed.failures)
-            kvm.refused, kvm.moved = observed.refused, observed.moved
         kvm.host_pages = observed.host_pages or self.host_pages
+        self.tell(observed)
         result = drain(self.path(event))
+        self.end_step(kvm)
+        return result
+
+    def tell(self, observed: Observations) -> None:
+        """Tell the paths that begin now what happened in them."""
+        if observed is not NOTHING_UNUSUAL:
+            kvm = self.kvm
+            kvm.failures += observed.failures
+            kvm.refused, kvm.moved = observed.refused, observed.moved
+
+    def end_step(self, kvm: Kvm | None = None) -> None:
+        """Forget what was told; raises UnmodelledError if something of it did not happen."""
+        kvm = kvm or self.kvm
         if kvm.failures:
             raise UnmodelledError(f"these failures found no place to strike: {kvm.failures}")
         kvm.refused, kvm.moved = 0, None
-        return result
 
     def create_vm(self) -> None:
         """Make the VM; its memory has frames that no earlier VM had."""
@@ -125,27 +134,30 @@ class Model:
         if handler is None:
             raise UnmodelledError(f"hypercall {event.number:#x}")
         args = (*event.args, *NO_ARGUMENTS)[: len(NO_ARGUMENTS)]
-        return (yield from self._make_hcall(event.number, args, handler(self.kvm, args)))
+        layout = self.layout.of_vcpu(event.vcpu)
+        return (yield from self._make_hcall(layout, event.number, args, handler(self.kvm, args)))
 
     def _access(self, event: Access) -> Steps[Result]:
-        layout = self.layout
+        layout = self.layout.of_vcpu(event.vcpu)
         code = ACCESS_CODES[event.kind]
         yield from self._vmm_writes(layout.state, prepared_state(event.l1_lpid))
         yield from self._vmm_writes(layout.regs, prepared_regs(event.address, code, event.value))
         args = (layout.state, layout.regs, *NO_ARGUMENTS)[: len(NO_ARGUMENTS)]
         path = enter_nested_guest(self.kvm, layout.state, layout.regs, limited=True)
-        result = yield from self._make_hcall(H_ENTER_NESTED, args, path)
+        result = yield from self._make_hcall(layout, H_ENTER_NESTED, args, path)
         loaded = event.kind == "load" and (result.ret, result.r3) == (TRAP_SYSCALL, 0)
         return result if loaded else result._replace(value=None)
 
-    def _make_hcall(self, number: int, args: tuple[int, ...], path: Steps[Result]) -> Steps[Result]:
+    def _make_hcall(
+        self, layout: GuestLayout, number: int, args: tuple[int, ...], path: Steps[Result]
+    ) -> Steps[Result]:
         """Let the stub make a hypercall: from its mailbox, and with the results into it."""
         kvm = self.kvm
         if not kvm.radix:
             raise UnmodelledError("a guest that runs on a hash page table")
-        mailbox = self.layout.mailbox
+        mailbox = layout.mailbox
         yield from self._vmm_writes(mailbox, struct.pack(f"<{1 + len(args)}Q", number, *args))
-        for gpa, kind in self._stub_accesses:
+        for gpa, kind in ((layout.code, "fetch"), (mailbox, "load")):
             # Nearly always there: begin a path only where the guest faults.
             if access_fault(kvm.pgtable, gpa, kind, rc_by_hardware=self.facts.rc_by_hardware):
                 yield from guest_access(kvm, gpa, kind)

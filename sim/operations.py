@@ -196,7 +196,7 @@ class CreateGuest:
     """The VMM makes the VM with its first memslot again, after it was destroyed."""
 
 
-Operation = (
+Simple = (
     Map
     | Unmap
     | Load
@@ -214,3 +214,14 @@ Operation = (
     | CreateGuest
     | VmmEvent
 )
+"""What one line of a trace asks for, one thing after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Operations at the same time: each of the guest's on a vCPU of its own, one of the VMM's."""
+
+    operations: tuple[Simple, ...]
+
+
+Operation = Simple | Together

@@ -62,6 +62,7 @@ class Profile:
     age: float = 0
     destroy: float = 0
     switch_mmu: float = 0
+    together: float = 0
     remap_in_place: float = 0
     any_rights: float = 0
     any_lpid: float = 0
@@ -90,6 +91,7 @@ HOST = replace(
     age=1,
     destroy=0.1,
     switch_mmu=0.1,
+    together=1,
 )
 """The guest and all that its VMM and host do to it."""
 

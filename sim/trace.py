@@ -39,6 +39,7 @@ With the header `nestscope-trace 3`, also:
     remap 0x900000 0x10000
     create
     radix
+    together load 1 0x1000000 | store 2 0x2000000 0x5 | discard 0x900000 0x10000
 
 A trace is written with the lowest header that knows all its verbs.
 
@@ -81,6 +82,7 @@ from nestscope.sim.operations import (
     SetPartitionTable,
     Store,
     Tlbie,
+    Together,
     Unmap,
     WriteCode,
     WriteData,
@@ -97,6 +99,7 @@ HEADER_3 = "nestscope-trace 3"
 HEADERS = (HEADER, HEADER_2, HEADER_3)
 """First lines of a trace, by version from 1."""
 
+TOGETHER = "together"
 _MOST_ARGUMENTS = 7
 _SIZE_NAMES = {shift: name for name, shift in SHIFTS.items()}
 _RPTI_FIELDS = ("lpid", "target", "type", "pages", "start", "end")
@@ -172,6 +175,8 @@ def parse_line(line: int, text: str, version: int = len(HEADERS)) -> Operation |
     if not words.words:
         return None
     column, verb = words.take("the operation")
+    if verb == TOGETHER:
+        return _parse_together(line, text, version)
     needed = version_of(verb)
     if needed == 0:
         known = [verb for parsers in _BY_VERSION[:version] for verb in parsers]
@@ -183,8 +188,25 @@ def parse_line(line: int, text: str, version: int = len(HEADERS)) -> Operation |
     return operation
 
 
+def _parse_together(line: int, text: str, version: int) -> Together:
+    """Parse the operations between the bars; columns count in the whole line."""
+    start = text.index(TOGETHER) + len(TOGETHER)
+    operations = []
+    for part in text.split("#", 1)[0][start:].split("|"):
+        operation = parse_line(line, " " * start + part, version)
+        if operation is None or isinstance(operation, Together):
+            raise TraceError(line, start + 1, "between bars there is one operation")
+        operations.append(operation)
+        start += len(part) + 1
+    if version < len(HEADERS):
+        raise TraceError(line, 1, f"'{TOGETHER}' needs the header '{HEADERS[-1]}'")
+    return Together(tuple(operations))
+
+
 def version_of(verb: str) -> int:
     """Return the version of the language that brought a verb, 0 for none."""
+    if verb == TOGETHER:
+        return len(HEADERS)
     return next((v for v, parsers in enumerate(_BY_VERSION, start=1) if verb in parsers), 0)
 
 
@@ -208,6 +230,8 @@ def parse(text: str) -> Iterator[Operation]:
 def format_operation(operation: Operation) -> str:
     """Return the line of an operation."""
     match operation:
+        case Together(operations):
+            return f"{TOGETHER} " + " | ".join(format_operation(part) for part in operations)
         case Map(lpid, n_gpa, gpa, shift, bits):
             size = _SIZE_NAMES[shift]
             return f"map {lpid} {n_gpa:#x} {gpa:#x} {size} {permission_letters(bits)}"

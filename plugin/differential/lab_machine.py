@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from nestscope.decoders.kernel.kernel import Kernel
+from nestscope.decoders.kernel.memory import LINEAR_START
 from nestscope.decoders.read_state import StateReader
 from nestscope.decoders.state import Source, State
 from nestscope.plugin.differential.vmm_commands import vmm_command
@@ -24,7 +25,7 @@ from nestscope.sim.events import (
     Result,
     Write,
 )
-from nestscope.sim.layout import GuestLayout
+from nestscope.sim.layout import VCPUS, GuestLayout
 
 _ACCESS_CODES = {"load": 0, "store": 1, "fetch": 2}
 _WRITE_LIMIT = 4096
@@ -68,6 +69,29 @@ class LabMachine:
             results.append(self._result(event, answers))
         return results
 
+    def execute_together(self, events: Sequence[Event]) -> list[Result]:
+        """Execute events at the same time: hypercalls on their vCPUs, one event of the VMM.
+
+        Raises:
+            LabError: if the agent refuses one.
+            LabFailure: if the machine fails.
+        """
+        calls = [event for event in events if isinstance(event, Hcall | Access)]
+        meanwhile = [line for e in events if e not in calls for line in self._commands(e)]
+        lines = [f"queue {event.vcpu} {self._commands(event)[0]}" for event in calls]
+        lines.append(" ".join(["together", *meanwhile]))
+        lines += [f"answer {event.vcpu}" for event in calls]
+        replies = self._agent.must(lines)
+        answers = iter(replies[len(calls) + 1 :])
+        together = replies[len(calls)]
+        return [self._result(e, [next(answers) if e in calls else together]) for e in events]
+
+    def read_page(self, number: int, offset: int, length: int) -> bytes:
+        """Read bytes of a host page, through the kernel's linear map."""
+        address = LINEAR_START | (number << self.kernel.page_shift) + offset
+        with self.stopped():
+            return self.kernel.memory.read(address, length)
+
     def state(self) -> State:
         """Read the kernel's State now."""
         with self.stopped():
@@ -84,7 +108,7 @@ class LabMachine:
                 return ["vm"]
             case LoadCode():
                 return [
-                    "vcpu",
+                    f"vcpu {VCPUS}",
                     f"stub {layout.code:#x} {layout.mailbox:#x}",
                     f"payload {layout.payload:#x}",
                 ]
@@ -95,10 +119,10 @@ class LabMachine:
                 ]
             case Hcall(number, arguments):
                 return [" ".join([f"hcall {number:#x}", *(hex(value) for value in arguments)])]
-            case Access(l1_lpid, kind, address, value):
+            case Access(l1_lpid, kind, address, value, vcpu):
                 return [
                     f"enter {l1_lpid} {_NESTED_ENTRY:#x} {address:#x} {_ACCESS_CODES[kind]} "
-                    f"{value:#x} {layout.state:#x}"
+                    f"{value:#x} {layout.of_vcpu(vcpu).state:#x}"
                 ]
             case Discard(gpa, length):
                 return [f"discard {gpa:#x} {length:#x}"]

@@ -7,8 +7,18 @@ read out of the State that is compared afterwards.
 
 import errno
 
+from nestscope.decoders.compare import Difference
 from nestscope.sim.constants import U64
-from nestscope.sim.events import AddSlot, CollapseHuge, Event, Migrate, MoveSlot, Result, SplitHuge
+from nestscope.sim.events import (
+    AddSlot,
+    Age,
+    CollapseHuge,
+    Event,
+    Migrate,
+    MoveSlot,
+    Result,
+    SplitHuge,
+)
 from nestscope.sim.facts import NOTHING_UNUSUAL, Observations
 
 
@@ -23,3 +33,20 @@ def observations(event: Event, result: Result) -> Observations:
         case AddSlot() | MoveSlot() if refused == errno.ENOMEM:
             return Observations(failures=("memslot",))
     return NOTHING_UNUSUAL
+
+
+def compare_results(event: Event, expected: Result, observed: Result) -> list[Difference]:
+    """Return the fields in which two results of one event differ.
+
+    A field that the model leaves at None is none that it predicts. Whether a page was
+    young is told to the host's memory management only, and not to whoever asked for `Age`.
+    """
+    if isinstance(event, Age):
+        return []
+    name = type(event).__name__.lower()
+    pairs = zip(expected._fields, expected, observed, strict=True)
+    return [
+        Difference(f"result.{name}.{member}", hex(left), "nothing" if right is None else hex(right))
+        for member, left, right in pairs
+        if left is not None and left != right
+    ]

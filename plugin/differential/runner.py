@@ -11,11 +11,12 @@ from typing import Protocol
 
 from nestscope.decoders.compare import Difference, Renaming, compare
 from nestscope.decoders.state import State
-from nestscope.plugin.differential.observe import observations
-from nestscope.sim.events import Age, Event, Result
+from nestscope.plugin.differential.observe import compare_results, observations
+from nestscope.plugin.differential.together import settle
+from nestscope.sim.events import Event, Result
 from nestscope.sim.guest import Guest
 from nestscope.sim.model import Model
-from nestscope.sim.operations import Operation
+from nestscope.sim.operations import Operation, Together
 
 
 class Machine(Protocol):
@@ -23,6 +24,14 @@ class Machine(Protocol):
 
     def execute(self, events: Sequence[Event]) -> list[Result]:
         """Execute events in order and return one result each."""
+        ...
+
+    def execute_together(self, events: Sequence[Event]) -> list[Result]:
+        """Execute events at the same time and return one result each."""
+        ...
+
+    def read_page(self, number: int, offset: int, length: int) -> bytes:
+        """Read bytes of a host page, by its number (physical address >> page shift)."""
         ...
 
     def state(self) -> State:
@@ -84,6 +93,8 @@ class Comparison:
         `disturb` is called on the real side before its State is read: it is
         how a test makes sure that a difference is noticed.
         """
+        if isinstance(operation, Together):
+            return self._step_together(operation, disturb)
         events = self.guest.lower(operation)
         results = self.machine.execute(events)
         expected = [
@@ -102,19 +113,17 @@ class Comparison:
         self.tally.add(observed)
         return Step(self.tally.steps, operation, tuple(results), observed, tuple(differences))
 
-
-def compare_results(event: Event, expected: Result, observed: Result) -> list[Difference]:
-    """Return the fields in which two results of one event differ.
-
-    A field that the model leaves at None is none that it predicts. Whether a page was
-    young is told to the host's memory management only, and not to whoever asked for `Age`.
-    """
-    if isinstance(event, Age):
-        return []
-    name = type(event).__name__.lower()
-    pairs = zip(expected._fields, expected, observed, strict=True)
-    return [
-        Difference(f"result.{name}.{member}", hex(left), "nothing" if right is None else hex(right))
-        for member, left, right in pairs
-        if left is not None and left != right
-    ]
+    def _step_together(
+        self, operation: Together, disturb: Callable[[], object] | None = None
+    ) -> Step:
+        """Execute operations at the same time, and follow the order that the kernel took."""
+        events = self.guest.lower(operation)
+        results = self.machine.execute_together(events)
+        if disturb is not None:
+            disturb()
+        observed = self.machine.state()
+        self.model, self.renaming, differences = settle(
+            self.model, self.renaming, events, results, observed, self.machine.read_page
+        )
+        self.tally.add(observed)
+        return Step(self.tally.steps, operation, tuple(results), observed, tuple(differences))

@@ -25,6 +25,9 @@ void reply_error(const char *what, int err);
 void reply_result(int returned);
 void reply_file(const char *path);
 
+/* main.c: run one command. */
+void execute(const struct command *c);
+
 /* Number in argv[i]; sets *bad when it is missing or malformed. */
 uint64_t number(const struct command *c, int i, int *bad);
 
@@ -73,13 +76,24 @@ void do_softdirty(const struct command *c);
 int has_damon(void);
 void do_age(const struct command *c);
 
-/* guest.c: the vCPU and what runs on it. */
+/* vcpu.c: the vCPUs, and how their hypercalls run. */
+#define MAX_VCPUS 4
+#define MAILBOX_SIZE 0x100
+#define RESULTS 0x80
 void vcpu_close(void);
+int vcpu_prepare(int vcpu, uint64_t nr, int arguments, const uint64_t *args);
+void vcpu_run(int vcpu);
+volatile uint64_t *vcpu_results(int vcpu);
 void do_vcpu(const struct command *c);
 void do_stub(const struct command *c);
+void do_together(const struct command *c);
+
+/* guest.c: hypercalls, and entries into nested guests. */
 void do_payload(const struct command *c);
 void do_hcall(const struct command *c);
 void do_enter(const struct command *c);
+void do_queue(const struct command *c);
+void do_answer(const struct command *c);
 
 /* gigantic.c: pages of 1 GiB. */
 int collapse_gigantic(unsigned char *at);

@@ -20,7 +20,7 @@
  *     cleardirty ID FIRST COUNT          KVM_CLEAR_DIRTY_LOG
  *     mmu FLAGS PROCESS_TABLE            KVM_PPC_CONFIGURE_V3_MMU
  *     htab ORDER                         KVM_PPC_ALLOCATE_HTAB
- *     vcpu                               one vCPU in PAPR mode
+ *     vcpu [COUNT]                       vCPUs in PAPR mode; 1 by default
  *     stub CODE_GPA MAILBOX_GPA          the guest's hypercall loop
  *     payload GPA                        the nested guest's code, for nested real address 0
  *     write GPA HEX | read GPA LEN       at most 4096 bytes, through the VMM's mapping
@@ -36,6 +36,10 @@
  *     enter L1_LPID NIP R3 R4 R5 STATE_GPA
  *                                        H_ENTER_NESTED: ret (the trap) nip msr r3 r4 r5 r6
  *                                        hdar hdsisr asdr heir srr0 srr1
+ *     queue VCPU hcall ... | enter ...   prepare a vCPU; vCPU n has its mailbox n * 0x100 on
+ *     together [COMMAND ...]             run all that are prepared at the same time, and a
+ *                                        command of the VMM meanwhile, whose reply it is
+ *     answer VCPU                        what `hcall` or `enter` would have replied
  *     listing                            the kernel's debugfs print of all radix trees
  *     destroy                            end the VM, free its memory
  *     dmesg                              the kernel log
@@ -104,11 +108,24 @@ static const struct {
 	{ "collapse", do_collapse }, { "split", do_split }, { "protect", do_protect },
 	{ "migrate", do_migrate }, { "remap", do_remap }, { "age", do_age },
 	{ "softdirty", do_softdirty }, { "hcall", do_hcall }, { "enter", do_enter },
+	{ "queue", do_queue },
+	{ "together", do_together }, { "answer", do_answer },
 	{ "listing", do_listing }, { "destroy", do_destroy }, { "dmesg", do_dmesg },
 	{ "crash", do_crash }, { "storm", do_storm },
 };
 
-static void execute(char *line)
+void execute(const struct command *c)
+{
+	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+		if (!strcmp(commands[i].name, c->argv[0])) {
+			commands[i].run(c);
+			return;
+		}
+	}
+	reply_error("unknown-command", ENOSYS);
+}
+
+static void execute_line(char *line)
 {
 	struct command c = { 0 };
 	char *rest = line, *word;
@@ -122,15 +139,8 @@ static void execute(char *line)
 		}
 		c.argv[c.argc++] = word;
 	}
-	if (!c.argc)
-		return;
-	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
-		if (!strcmp(commands[i].name, c.argv[0])) {
-			commands[i].run(&c);
-			return;
-		}
-	}
-	reply_error("unknown-command", ENOSYS);
+	if (c.argc)
+		execute(&c);
 }
 
 static long milliseconds(void)
@@ -161,7 +171,7 @@ static void serve(int fd)
 		buffer[used] = 0;
 		while ((end = memchr(start, '\n', buffer + used - start))) {
 			*end = 0;
-			execute(start);
+			execute_line(start);
 			start = end + 1;
 			/* A long program must not look like a hung agent. */
 			if (milliseconds() - flushed > 200) {
