@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from nestscope.sim.constants import U64
-from nestscope.sim.operations import RWXRC, SHIFTS, Operation, permission_bits
+from nestscope.sim.operations import RWXRC, SHIFTS, Operation, Together, permission_bits
 
 MAX_LENGTH = 2000
 """Operations in a program; a longer one loses its end."""
@@ -40,6 +40,13 @@ def mutate(
 
 def change_argument(operation: Operation, rng: Random, program: Sequence[Operation]) -> Operation:
     """Return an operation with one field changed; values of `program` are preferred."""
+    if isinstance(operation, Together):
+        at = rng.randrange(len(operation.operations))
+        parts = list(operation.operations)
+        changed = change_argument(parts[at], rng, program)
+        assert not isinstance(changed, Together)
+        parts[at] = changed
+        return Together(tuple(parts))
     names = [field.name for field in fields(operation)]
     if not names:
         return operation
