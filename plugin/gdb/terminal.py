@@ -47,7 +47,7 @@ class GdbTerminal:
         *,
         gdb: str = GDB,
         loader: Path | None = None,
-        timeout: float = 20.0,
+        timeout: float = 60.0,
         color: bool = False,
     ) -> None:
         self.timeout = timeout

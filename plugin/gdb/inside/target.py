@@ -83,10 +83,14 @@ class Target:
     def answer(self, message: Message) -> Tuple[Message, bytes]:
         """Answer one question of the worker; what fails is in the answer."""
         try:
-            return self._answers[message["ask"]](self, message)
+            reply, raw = self._answers[message["ask"]](self, message)
         except gdb.error as error:
             text = str(error).strip()
-            return {"error": text, "gone": any(sign in text for sign in _LOST)}, b""
+            lost = _is_lost() or any(sign in text for sign in _LOST)
+            return {"error": text, "gone": lost}, b""
+        if _is_lost():  # GDB may have told somebody else
+            return {"error": "the connection was closed", "gone": True}, b""
+        return reply, raw
 
     def _monitor(self, message: Message) -> Tuple[Message, bytes]:
         command = message["command"]
@@ -129,6 +133,12 @@ class Target:
             except gdb.error as error:
                 raise TargetError("the target does not answer: {}".format(error))
         return self._physical[number]
+
+
+def _is_lost() -> bool:
+    """Say whether the inferior has no target any more."""
+    inferior = gdb.selected_inferior()
+    return not inferior.pid or inferior.connection is None
 
 
 def _core_file() -> str:

@@ -32,6 +32,12 @@ class GdbSide:
         self._incoming = incoming
         self._outgoing = outgoing
         self._unpacker = Unpacker()
+        self.lost: TargetLostError | None = None
+        """The loss of the target, once it is noticed in a command."""
+
+    def begin(self) -> None:
+        """Begin a command: what was lost before does not count."""
+        self.lost = None
 
     def receive(self) -> tuple[Message, bytes]:
         """Wait for the next message. GDB is the master here, so it may take days.
@@ -73,10 +79,11 @@ class GdbSide:
         answer, raw = self.receive()
         if "error" in answer:
             if answer.get("gone"):
-                raise TargetLostError(
+                self.lost = TargetLostError(
                     f"the target is gone ({answer['error']}): start it again and connect with "
                     "`target remote`"
                 )
+                raise self.lost
             raise RefusedError(str(answer["error"]))
         return answer, raw
 

@@ -10,7 +10,7 @@ from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.decoders.sources.protocol import Memory
 from nestscope.decoders.state import Source
 from nestscope.plugin.gdb.inside.wire import Message
-from nestscope.plugin.gdb.worker.gdb_side import GdbSide, TargetLostError
+from nestscope.plugin.gdb.worker.gdb_side import GdbSide
 from nestscope.plugin.gdb.worker.kernel_view import KernelView
 from nestscope.plugin.gdb.worker.live_memory import LiveMemory
 from nestscope.plugin.gdb.worker.opening import KernelFiles, open_live_kernel
@@ -67,12 +67,19 @@ class Session:
         self._stack.close()
 
     def run(self, action: Callable[[], None]) -> None:
-        """Run a command; after the loss of its target, begin afresh the next time."""
+        """Run a command; after the loss of its target, begin afresh the next time.
+
+        Raises:
+            TargetLostError: if the target was lost meanwhile, also where a reader has
+                taken that for memory that cannot be read.
+        """
+        self.gdb.begin()
         try:
             action()
-        except TargetLostError:
-            self.close()
-            raise
+        finally:
+            if self.gdb.lost is not None:
+                self.close()
+                raise self.gdb.lost
 
     def _open(self, target: Message, files: KernelFiles, key: Key) -> Opened:
         if target["kind"] == "core":

@@ -20,6 +20,8 @@ class CountingProxy:
     ) -> None:
         self.path = path
         self.packets: list[bytes] = []
+        self.cut_after: int | None = None
+        """Break the connection once so many packets have come."""
         self._stub = stub
         self._refuse = refuse
         if tcp:
@@ -97,6 +99,10 @@ class CountingProxy:
             packet, held = held[: end + 3], held[end + 3 :]
             body = packet[1:end]
             self.packets.append(body)
+            if self.cut_after is not None and len(self.packets) > self.cut_after:
+                self.cut_after = None
+                self.cut()
+                return b""
             if self._refuse and body.startswith(self._refuse):
                 client.sendall(b"+$#00")
             else:
