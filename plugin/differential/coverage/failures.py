@@ -3,14 +3,20 @@
 Debian's kernels are built without CONFIG_FAULT_INJECTION. So the call is skipped:
 where it is about to be made, r3 becomes 0, which is what it would return, and the
 program counter goes on behind it. Code and data of the kernel stay as they are.
+
+The `nop` of the file behind a call into another module is, in the loaded module, what
+restores r2 from the stack, where the skipped call would have put it (ELFv2 ABI, TOC
+save slot): it is skipped, too.
 """
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
-from nestscope.plugin.differential.coverage.blocks import WORD, FunctionBlocks, Instruction
+from nestscope.plugin.differential.coverage.blocks import WORD, FunctionBlocks
 from nestscope.plugin.differential.coverage.coverage import load_address
 from nestscope.plugin.differential.lab_machine import LabMachine
 from nestscope.plugin.mi.errors import GdbTimeoutError
@@ -38,14 +44,21 @@ _PREPARE: tuple[Operation, ...] = (
 _FAULT: Operation = Load(1, _FRESH)
 
 
-def allocations(some: FunctionBlocks) -> list[Instruction]:
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of an allocator: its offset, and that of where the code goes on without it."""
+
+    offset: int
+    resume: int
+
+
+def allocations(some: FunctionBlocks) -> list[Call]:
     """Return the calls of an allocator in a function."""
+    code = [instruction for block in some.blocks for instruction in block.instructions]
     return [
-        instruction
-        for block in some.blocks
-        for instruction in block.instructions
-        if instruction.text.startswith("bl ")
-        and instruction.text.split()[-1].startswith(_ALLOCATORS)
+        Call(call.offset, call.offset + (2 * WORD if behind.text == "nop" else WORD))
+        for call, behind in pairwise(code)
+        if call.text.startswith("bl ") and call.text.split()[-1].startswith(_ALLOCATORS)
     ]
 
 
@@ -59,20 +72,20 @@ def fail_allocations(lab: Lab, machine: LabMachine, functions: Iterable[Function
         NestscopeError: if GDB is missing, or the machine fails.
     """
     failed = 0
-    addresses = [
-        load_address(machine.kernel, some.function) + call.offset - some.function.offset
+    calls = [
+        (load_address(machine.kernel, some.function) - some.function.offset, call)
         for some in functions
         for call in allocations(some)
     ]
     with GdbSession.connect(lab.gdb_socket, lab.kernel.vmlinux) as session:
         session.cont()
-        for address in addresses:
+        for base, call in calls:
             guest = Guest()
             machine.execute(guest.setup())
             for operation in _PREPARE:
                 machine.execute(guest.lower(operation))
-            with _breakpoint(session, address):
-                failed += _skip_once(session, address, partial(_fault, machine, guest))
+            with _breakpoint(session, base + call.offset):
+                failed += _skip_once(session, base + call.resume, partial(_fault, machine, guest))
             lab.agent.must(["destroy"])
     return failed
 
@@ -97,7 +110,7 @@ def _breakpoint(session: GdbSession, address: int) -> Iterator[None]:
             session.delete_breakpoint(number)
 
 
-def _skip_once(session: GdbSession, address: int, work: Callable[[], None]) -> bool:
+def _skip_once(session: GdbSession, resume: int, work: Callable[[], None]) -> bool:
     """Do `work` in a thread, skip the call when the kernel arrives there; say whether it did."""
     errors: list[BaseException] = []
     skipped = False
@@ -118,7 +131,7 @@ def _skip_once(session: GdbSession, address: int, work: Callable[[], None]) -> b
             continue
         if not skipped:
             session.execute("-gdb-set var $r3=0")
-            session.execute(f"-gdb-set var $pc={address + WORD:#x}")
+            session.execute(f"-gdb-set var $pc={resume:#x}")
             skipped = True
         session.cont()
     thread.join()
