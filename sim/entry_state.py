@@ -22,6 +22,10 @@ _WORD = struct.Struct("<Q")
 _NAMES = [sub.name for sub in hv_guest_state(VERSION, "little").subcons]
 _SIZES = [sub.sizeof() for sub in hv_guest_state(VERSION, "little").subcons]
 _OFFSETS = dict(zip(_NAMES, (sum(_SIZES[:i]) for i in range(len(_SIZES))), strict=True))
+_SAVED = (
+    *("dpdes", "purr", "spurr", "ic", "vtb", "srr0", "srr1", "sprg", "pidr", "cfar", "ppr"),
+    *("hdar", "hdsisr", "asdr", "heir", "hfscr"),
+)
 _LPID = _OFFSETS["lpid"]
 _HDEC = _OFFSETS["hdec_expiry"]
 _NIP, _MSR, _CTR, _LINK = 32 * 8, 33 * 8, 35 * 8, 36 * 8
@@ -67,8 +71,17 @@ def read_entry(state: bytes, regs: bytes) -> Entry:
 
 
 def left_state(state: bytes) -> bytes:
-    """Return `hv_guest_state` as the kernel writes it back: most of it are times."""
-    return state[:16] + UNKNOWN * (len(state) // 8 - 2)
+    """Return `hv_guest_state` as the kernel writes it back.
+
+    What `save_hv_return_state` sets are times, registers, and the cause of the exit; all
+    else stays as the guest gave it.
+    """
+    left = bytearray(state)
+    for name in _SAVED:
+        at, size = _OFFSETS[name], _SIZES[_NAMES.index(name)]
+        if at < len(state):
+            left[at : at + size] = UNKNOWN * (size // 8)
+    return bytes(left)
 
 
 def left_regs(cpu: NestedCpu) -> bytes:

@@ -6,6 +6,8 @@ from nestscope.sim.constants import (
     H_SUCCESS,
     KVM_MAX_NESTED_GUESTS_SHIFT,
 )
+from nestscope.sim.entry_state import UNKNOWN
+from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.kvm import Kvm, NestedGuest
 from nestscope.sim.steps import Steps
 from nestscope.sim.tree import RadixTree
@@ -122,6 +124,8 @@ def update_ptbl_cache(kvm: Kvm, nested: NestedGuest) -> None:
     if data is None:
         nested.l1_gr_to_hr = nested.process_table = 0
     else:
+        if UNKNOWN[:4] in data:
+            raise UnmodelledError("a partition table entry with what only the machine knows")
         nested.l1_gr_to_hr = int.from_bytes(data[:8], "big")
         nested.process_table = int.from_bytes(data[8:], "big")
 

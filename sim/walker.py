@@ -10,6 +10,8 @@ from nestscope.decoders.words.pate import address_bits, root_bits, root_table
 from nestscope.decoders.words.pde import PDE_NLB, PDE_NLS
 from nestscope.decoders.words.pte import PTE_LEAF, PTE_RPN, PTE_V
 from nestscope.sim.constants import EFAULT, EINVAL, ENOENT
+from nestscope.sim.entry_state import UNKNOWN
+from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.kvm import Kvm
 
 LEVEL_BITS = (5, 9, 9, 13)
@@ -46,6 +48,8 @@ def walk_guest_tree(kvm: Kvm, n_gpa: int, root: int) -> GuestPte:
         data = kvm.read_guest(address, 8)
         if data is None:
             return GuestPte(-EFAULT, address)
+        if data == UNKNOWN:
+            raise UnmodelledError("a guest's tree with what only the machine knows")
         pte = int.from_bytes(data, "big")
         if not pte & PTE_V:
             return GuestPte(-ENOENT)
