@@ -35,7 +35,7 @@ def campaign(
         list[str] | None,
         typer.Option(
             "--profile",
-            help="What programs are made of: calm, wild or host; repeatable, taken in turn.",
+            help="What programs are made of: calm, wild, host or everything; repeatable.",
             show_default="all",
         ),
     ] = None,

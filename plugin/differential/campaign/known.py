@@ -49,9 +49,16 @@ class Context:
                     if (0, 0) in entries[:-1]:
                         self.hidden.update(entries[entries.index((0, 0)) :])
 
-    def explain(self, violation: Violation) -> Known | None:
-        """Return the known finding that explains a broken invariant, or None."""
+    def explain(
+        self, violation: Violation, mixed: frozenset[tuple[int, int]] = frozenset()
+    ) -> Known | None:
+        """Return the known finding that explains a broken invariant, or None.
+
+        `mixed` are the shadow leaves `(l1_lpid, n_gpa)` that the model, too, has mixed.
+        """
         entry = (violation.l1_lpid, violation.n_gpa)
+        if violation.rule in ("I1", "I2", "I3", "I4") and entry in mixed:
+            return MIXED_PAGES
         if violation.rule == "I5":
             zero_entry = "packs to 0" in violation.message
             return ZERO_ENTRY if zero_entry or entry in self.hidden else None

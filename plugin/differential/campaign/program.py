@@ -66,7 +66,7 @@ class Judge:
             if violation.severity != ERROR or key in self._told:
                 continue
             self._told.add(key)  # a broken invariant stays broken: it is one trouble
-            known = self.context.explain(violation)
+            known = self.context.explain(violation, step.mixed)
             if known is not None:
                 self._count(known.number)
             elif first is None:

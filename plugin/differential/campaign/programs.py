@@ -9,11 +9,16 @@ from nestscope.plugin.differential.campaign.tasks import RunTask, Target
 from nestscope.sim.generate import mutate, random_operations
 from nestscope.sim.layout import LAYOUT
 from nestscope.sim.operations import Operation
-from nestscope.sim.profile import CALM, HOST, WILD, Profile, vary
+from nestscope.sim.profile import CALM, EVERYTHING, HOST, WILD, Profile, vary
 
 _MOST_CHANGES = 4
 
-PROFILES: Mapping[str, Profile] = {"calm": CALM, "wild": WILD, "host": HOST}
+PROFILES: Mapping[str, Profile] = {
+    "calm": CALM,
+    "wild": WILD,
+    "host": HOST,
+    "everything": EVERYTHING,
+}
 """What programs are made of: see `sim.profile`."""
 Corpus = Mapping[str, tuple[Operation, ...]]
 
