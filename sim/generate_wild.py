@@ -74,8 +74,10 @@ class WildMaker:
 
     def map_anywhere(self) -> Iterator[Operation]:
         """Map the guest's own structures and tables into a nested guest."""
-        maker = self.maker
-        yield from maker.map_page(maker.lpid(), self.n_gpa(), self.place(), 16, self.rights())
+        maker, lpid, n_gpa = self.maker, self.maker.lpid(), self.n_gpa()
+        yield from maker.map_page(lpid, n_gpa, self.place(), 16, self.rights())
+        # No place for the plain accesses, which would store over the stub's code.
+        maker.mapped.discard((lpid, n_gpa, 16))
 
     def rights(self) -> int:
         """Return rights that keep the stub's and the payload's code whole."""

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable, Mapping
 
 from nestscope.decoders import state as st
+from nestscope.decoders.words.pte import PTE_RPN
 from nestscope.sim import notifier, vmm
 from nestscope.sim.constants import (
     H_ENTER_NESTED,
@@ -168,6 +169,18 @@ class Model:
         frame, offset = host_location(kvm, kvm.pgtable, mailbox + RESULTS)
         kvm.memory.write_frame(frame, offset, struct.pack("<2Q", result.ret, args[0]))
         return result
+
+    def mixed_leaves(self) -> frozenset[tuple[int, int]]:
+        """Return `(l1_lpid, n_gpa)` of the shadow leaves that mix host pages (finding 0002)."""
+        if not self.mixed or self._kvm is None:
+            return frozenset()
+        kvm = self._kvm
+        return frozenset(
+            (nested.l1_lpid, address)
+            for nested in kvm.nested.values()
+            for address, _, pte in nested.shadow.leaves()
+            if (pte & PTE_RPN) >> kvm.page_shift in self.mixed
+        )
 
     def state(self) -> st.State:
         """Return everything that `read_state` would find in a kernel's memory."""

@@ -48,6 +48,8 @@ class Step:
     results: tuple[Result, ...]
     observed: State
     differences: tuple[Difference, ...]
+    mixed: frozenset[tuple[int, int]] = frozenset()
+    """`(l1_lpid, n_gpa)` of shadow leaves that mix host pages, as the model has it too."""
 
 
 @dataclass
@@ -111,7 +113,10 @@ class Comparison:
         ]
         differences += compare(self.model.state(), observed, self.renaming)
         self.tally.add(observed)
-        return Step(self.tally.steps, operation, tuple(results), observed, tuple(differences))
+        mixed = self.model.mixed_leaves()
+        return Step(
+            self.tally.steps, operation, tuple(results), observed, tuple(differences), mixed
+        )
 
     def _step_together(
         self, operation: Together, disturb: Callable[[], object] | None = None
@@ -126,4 +131,7 @@ class Comparison:
             self.model, self.renaming, events, results, observed, self.machine.read_page
         )
         self.tally.add(observed)
-        return Step(self.tally.steps, operation, tuple(results), observed, tuple(differences))
+        mixed = self.model.mixed_leaves()
+        return Step(
+            self.tally.steps, operation, tuple(results), observed, tuple(differences), mixed
+        )

@@ -19,8 +19,8 @@ def rows(columns: int) -> list[list[str]]:
     return [row for row in table[1:] if set(row[0]) != {"-"}]
 
 
-def test_all_26_transitions_are_there_and_no_cell_is_empty() -> None:
-    assert [row[0] for row in rows(5)] == [str(number) for number in range(1, 27)]
+def test_all_30_transitions_are_there_and_no_cell_is_empty() -> None:
+    assert [row[0] for row in rows(5)] == [str(number) for number in range(1, 31)]
     assert all(cell for row in rows(5) + rows(3) for cell in row)
 
 

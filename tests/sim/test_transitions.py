@@ -238,6 +238,7 @@ def test_9_another_page_is_ored_into_a_leaf() -> None:
     mixed, second = frame(world.shadow(1, N)), frame(world.host(G + 0x10000))
     assert world.model.mixed == {mixed: (first, second)}
     assert mixed not in (first, second)
+    assert world.model.mixed_leaves() == {(1, N)}
     assert world.shadow_flags(1, N) == 0x105
     assert world.chain(G) == ("single", ((1, N),))
     assert world.chain(G + 0x10000) is None
