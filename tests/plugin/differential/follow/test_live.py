@@ -1,9 +1,14 @@
 """Following a real kernel: an unmodified workload agrees, a changed entry is noticed."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -131,6 +136,29 @@ def test_json_tells_of_an_idle_machine_and_the_status_is_0(
     assert (document["checked"], document["differences"]) == (0, [])
     assert document["compared_as_a_whole"] >= 1
     assert lab.agent.must(["hello"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_the_machine_runs_on(
+    clean_lab: Lab, kernel_files: KernelFiles, number: signal.Signals
+) -> None:
+    own = ["--vmlinux", str(kernel_files.vmlinux), "--modules", str(kernel_files.modules_dir)]
+    program = Path(sys.executable).with_name("nestscope")
+    command = [str(program), "follow", f"gdb:{clean_lab.gdb_socket}", "--json", *own]
+    with open_machine(clean_lab) as live:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            # The guest's own set-up waits at breakpoints as soon as they are there.
+            time.sleep(3)
+            live.machine.execute(Guest().setup())
+            child.send_signal(number)
+            output, _ = child.communicate(timeout=30)
+        document = json.loads(output)
+        assert (child.returncode, document["ended"]) == (0, "interrupted")
+        guest = Guest()
+        clean_lab.agent.must(["destroy"])
+        live.machine.execute(guest.setup())
+        for operation in FIRST:
+            live.machine.execute(guest.lower(operation))
 
 
 def test_what_does_not_run_cannot_be_followed(cli: Cli) -> None:
