@@ -9,7 +9,8 @@ from nestscope.plugin.differential.corruptions.catalogue import CORRUPTIONS
 from nestscope.plugin.differential.corruptions.corruption import prove
 from nestscope.plugin.differential.corruptions.scene import SCENE
 from nestscope.plugin.differential.corruptions.target import RamTarget
-from nestscope.plugin.differential.session import LiveComparison, open_comparison
+from nestscope.plugin.differential.runner import Comparison
+from nestscope.plugin.differential.session import open_comparison
 from nestscope.plugin.qemu.lab import Lab
 from nestscope.sim.layout import LAYOUT
 from nestscope.sim.trace import parse
@@ -19,16 +20,16 @@ from .test_capture import opened, write
 pytestmark = pytest.mark.kernel
 
 
-def run_scene(live: LiveComparison) -> None:
+def run_scene(comparison: Comparison) -> None:
     for operation in parse(SCENE.strip().format(ptcr=LAYOUT.ptcr)):
-        assert live.comparison.step(operation).differences == ()
+        assert comparison.step(operation).differences == ()
 
 
 def test_every_corruption_of_a_live_kernel_is_noticed(clean_lab: Lab, tmp_path: Path) -> None:
     """And every one of a capture of that kernel's memory."""
     path = tmp_path / "live.elf"
     with open_comparison(clean_lab) as live:
-        run_scene(live)
+        run_scene(live.comparison)
         kernel = live.machine.kernel
         memory = kernel.memory.physical
         possible = [each for each in CORRUPTIONS if kernel.page_shift in each.page_shifts]
