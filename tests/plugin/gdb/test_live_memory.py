@@ -1,6 +1,7 @@
 """The ways to a live target's memory, on a stand-in for GDB that counts what it is asked."""
 
 import re
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -10,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nestscope.decoders.chains import read_chain
 from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
-from nestscope.decoders.kernel.memory import LINEAR_START
+from nestscope.decoders.kernel.memory import LINEAR_START, KernelMemory
 from nestscope.decoders.sources.protocol import BulkMemory
+from nestscope.decoders.words.rmap import make_entry
 from nestscope.plugin.gdb.worker.gdb_side import GdbSide
 from nestscope.plugin.gdb.worker.live_memory import MAX_XP, PAGE, LiveMemory
+from nestscope.plugin.gdb.worker.nodes import SLAB, NodeMemory
 
 SIZE = 4 << 20
 RAM = np.random.default_rng(7).bytes(SIZE)
@@ -27,8 +31,9 @@ MTREE = f"""FlatView #0
 class StandIn:
     """GDB as the worker sees it. `saves`: QEMU can write to our files."""
 
-    def __init__(self, *, saves: bool = True, bad: Sequence[int] = ()) -> None:
+    def __init__(self, *, saves: bool = True, bad: Sequence[int] = (), ram: bytes = RAM) -> None:
         self.saves = saves
+        self.ram = ram
         self.bad = set(bad)
         self.asked: list[str] = []
 
@@ -40,7 +45,7 @@ class StandIn:
         if save:
             address, length = int(save[1], 16), int(save[2], 16)
             if self.saves:
-                Path(save[3]).write_bytes(RAM[address : address + length])
+                Path(save[3]).write_bytes(self.ram[address : address + length])
             return "" if self.saves else "Could not open the file"
         printed = re.fullmatch(r"xp/(\d+)gx (\w+)", command)
         assert printed is not None, command
@@ -130,6 +135,28 @@ def test_one_page_that_the_stub_cannot_read_does_not_hide_the_others() -> None:
         memory.read(5 * PAGE + 8, 8)
     _, good = memory.read_many(np.array([4 * PAGE, 5 * PAGE, 6 * PAGE], np.uint64), 8)
     assert good.tolist() == [True, False, True]
+
+
+def test_nodes_scattered_over_a_slab_are_fetched_together() -> None:
+    """A list of 200 nodes, in random order on the 4 KiB pages of 64 KiB, in two reads."""
+    slab = 0x1_0000
+    places = np.random.default_rng(1).permutation(SLAB // 16)[:200] * 16 + slab
+    nodes = [LINEAR_START + int(place) for place in places]
+    entries = [make_entry(1, at << 16) for at in range(len(nodes))]
+    ram = bytearray(RAM)
+    for at, (node, entry) in enumerate(zip(nodes, entries, strict=True)):
+        last = make_entry(2, 0x1000, single=True)
+        following = nodes[at + 1] if at + 1 < len(nodes) else last
+        start = node - LINEAR_START
+        ram[start : start + 16] = struct.pack("<QQ", following, entry)
+    gdb = StandIn(ram=bytes(ram))
+    live = memory_of(gdb)
+    reading = read_chain(NodeMemory(KernelMemory(live, 0, "little"), live), nodes[0])
+    assert [entry.n_gpa for entry in reading.entries] == [
+        *(at << 16 for at in range(len(nodes))),
+        0x1000,
+    ]
+    assert gdb.asked == ["info", "pmemsave", "pmemsave"]
 
 
 @pytest.mark.parametrize("address", [SIZE - 4, SIZE, 1 << 63])
