@@ -1,6 +1,7 @@
 """What goes wrong becomes one clear sentence, and leaves no process behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -10,7 +11,10 @@ import pytest
 
 from nestscope.plugin.gdb.loader import GDB, GdbError, check_gdb, write_loader
 from nestscope.plugin.gdb.terminal import GdbTerminal
-from nestscope.plugin.qemu.lab import Lab
+from nestscope.plugin.qemu.kernel_files import KernelFiles
+from nestscope.plugin.qemu.lab import QEMU, Lab
+from nestscope.plugin.qemu.machine import RunFiles, command_line, find_machine
+from nestscope.plugin.qemu.process import Process, make_run_folder
 
 from .conftest import World
 from .proxy import CountingProxy
@@ -241,3 +245,36 @@ class TestInstallation:
 
     def test_the_gdb_here_is_good(self) -> None:
         check_gdb(GDB)
+
+
+@pytest.mark.kernel
+@pytest.mark.nightly
+def test_a_real_kernel_without_kvm(kernel_files: KernelFiles) -> None:
+    """Without an initramfs nobody loads the modules; the kernel panics, and QEMU keeps it."""
+    files = RunFiles(make_run_folder(1 << 30))
+    command = command_line(
+        shutil.which(QEMU) or QEMU,
+        files,
+        kernel_files.vmlinux,
+        Path("/none"),
+        machine=find_machine("pseries"),
+        memory="1G",
+        gdb=True,
+        gdb_port=None,
+    )
+    at = command.index("-initrd")
+    process = Process(files.folder, command[:at] + command[at + 2 :])
+    try:
+        limit = time.monotonic() + 60
+        while not files.console.exists() or b"panic" not in files.console.read_bytes():
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+        with GdbTerminal([kernel_files.vmlinux]) as gdb:
+            gdb.run(f"target remote {files.gdb}")
+            for verb in ("vms", "chain 0", "check", "stats"):
+                shown = sentence(gdb.run(f"nested {verb}"))
+                assert shown.startswith("nested: the kvm modules are not loaded in this kernel")
+            assert "kvm modules   none" in gdb.run("nested target")
+            gdb.run("detach")
+    finally:
+        process.close()
