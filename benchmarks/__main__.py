@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-NAMES = ("model", "read_state", "drgn_listing", "capture_start", "differential", "gdb")
+NAMES = ("model", "read_state", "drgn_listing", "capture_start", "differential", "campaign", "gdb")
 
 
 def main() -> int:
