@@ -8,6 +8,7 @@ import pytest
 from nestscope.decoders.kernel.elf_image import ElfImage
 from nestscope.plugin.differential.coverage.blocks import find_blocks, find_functions
 from nestscope.plugin.differential.coverage.coverage import OBJECTIVE, STEERING
+from nestscope.plugin.differential.coverage.failures import allocations
 from nestscope.plugin.differential.coverage.module_text import (
     Function,
     ModuleText,
@@ -52,6 +53,16 @@ part.isra.0:
 part.cold:
         blr
         .size   part.cold, . - part.cold
+        .type   allocates, @function
+allocates:
+        bl      kmem_cache_alloc_noprof     # into another module: the nop becomes ld r2, 24(r1)
+        nop
+        bl      __kmalloc_cache_noprof
+        mr      4, 3
+        bl      kmem_cache_free
+        nop
+        blr
+        .size   allocates, . - allocates
         .type   table, @function
 table:  bctr
         .size   table, . - table
@@ -111,6 +122,12 @@ def test_parts_that_the_compiler_made_of_a_function_are_found(text: ModuleText) 
 def test_function_that_is_nowhere_is_said_to_be_inlined(text: ModuleText) -> None:
     with pytest.raises(ModuleTextError, match="inlined"):
         find_functions(text, ["part", "nowhere"])
+
+
+def test_calls_of_an_allocator_go_on_behind_what_restores_the_toc(text: ModuleText) -> None:
+    some = find_blocks(text, text.functions["allocates"])
+    start = some.function.offset
+    assert [(c.offset - start, c.resume - start) for c in allocations(some)] == [(0, 8), (8, 12)]
 
 
 def raw_branch(word: int, at: int) -> tuple[bool, int | None]:
