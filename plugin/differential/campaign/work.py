@@ -45,6 +45,10 @@ class Job:
         except (NestscopeError, OSError) as problem:
             self.close()
             return Failed(str(problem), "impossible")
+        except Exception as error:  # noqa: BLE001  (a defect of ours must not look like a lost machine)
+            self.close()
+            what = f"internal error: {type(error).__name__}: {error}"
+            return Failed(f"{what}; please report it", "impossible")
 
     def _at(self, target: Target) -> Station:
         if self._station is None or self._station.target != target:
