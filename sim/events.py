@@ -191,6 +191,13 @@ class SwitchToHpt:
 
 
 @dataclass(frozen=True, slots=True)
+class AllocateHtab:
+    """The VMM asks for a hash page table of `1 << order` bytes (KVM_PPC_ALLOCATE_HTAB)."""
+
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
 class SwitchToRadix:
     """The VMM switches the VM to radix, which it has at first (KVM_PPC_CONFIGURE_V3_MMU)."""
 
@@ -212,6 +219,7 @@ VmmEvent = (
     | DestroyVm
     | SwitchToHpt
     | SwitchToRadix
+    | AllocateHtab
 )
 """What VMM and host do to the VM: each is an operation of a trace as it is."""
 

@@ -52,6 +52,7 @@ PLACES = (
     "retry_before",
     "retry",
     "memslot",
+    "htab",
 )
 """Names that `Observations.failures` may hold."""
 
@@ -65,6 +66,7 @@ class Observations:
     `nested_guest` (`kvmhv_alloc_nested`: memory or LPIDs are used up),
     `nested_idr` (`__prealloc_nested`), `pud_table`, `pmd_table`, `pte_table`,
     `rmap_node` (the allocation failed), `memslot` (`kvm_set_memslot`, -ENOMEM),
+    `htab` (`kvmppc_allocate_hpt`, -ENOMEM),
     `retry_before` (an unrelated invalidation between reading the sequence number
     and looking for the host page: `find_kvm_host_pte` gives nothing), `retry`
     (one before the leaf is set: `mmu_invalidate_retry` in `kvmppc_create_pte`).

@@ -16,6 +16,7 @@ from nestscope.sim.constants import PMD_SHIFT
 from nestscope.sim.events import (
     AddSlot,
     Age,
+    AllocateHtab,
     ClearDirtyLog,
     CollapseHuge,
     DeleteSlot,
@@ -297,7 +298,8 @@ class VmmMaker:
 
     def switch_mmu(self) -> Iterator[Operation]:
         """To a hash page table and back; all nested guests are gone then."""
-        yield SwitchToHpt()
+        order = self.random.choice((None, 17, 18, 24, 47))
+        yield SwitchToHpt() if order is None else AllocateHtab(order)
         if self.random.random() < 0.5:
             yield GetDirtyLog(GUEST_SLOT)
         yield SwitchToRadix()

@@ -18,6 +18,7 @@ from nestscope.sim.events import (
     Access,
     AddSlot,
     Age,
+    AllocateHtab,
     CollapseHuge,
     CreateVm,
     DeleteSlot,
@@ -61,7 +62,7 @@ from nestscope.sim.operations import (
 )
 
 PAYLOAD_SHIFT = 16
-UNMATCHED = (CreateVm, LoadCode, DestroyVm, SwitchToHpt, SwitchToRadix)
+UNMATCHED = (CreateVm, LoadCode, DestroyVm, SwitchToHpt, SwitchToRadix, AllocateHtab)
 """Events that need all vCPUs to stand still."""
 CODE_SIZE = 1 << 12
 """What the stub and the payload take of their pages; the rest is memory like any other."""

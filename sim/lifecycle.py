@@ -1,6 +1,12 @@
 """The end of a VM's nested guests: destruction, and the switch to a hash page table."""
 
-from nestscope.sim.constants import EINVAL
+from nestscope.sim.constants import (
+    EINVAL,
+    ENOMEM,
+    EOPNOTSUPP,
+    PPC_MAX_HPT_ORDER,
+    PPC_MIN_HPT_ORDER,
+)
 from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.kvm import Kvm, NestedGuest
 from nestscope.sim.nested import release_nested
@@ -39,6 +45,19 @@ def switch_to_hpt(kvm: Kvm) -> Steps[int]:
     yield "free the host tree"
     free_radix(kvm)
     return 0
+
+
+def allocate_htab(kvm: Kvm, order: int) -> Steps[int]:
+    """`kvmppc_alloc_reset_hpt`: the mode is switched first, whatever becomes of the table.
+
+    Not for a hypervisor that is a guest itself.
+    """
+    if kvm.facts.pseries:
+        return -EOPNOTSUPP
+    yield from switch_to_hpt(kvm)
+    if not PPC_MIN_HPT_ORDER <= order <= PPC_MAX_HPT_ORDER:
+        return -EINVAL
+    return -ENOMEM if kvm.strikes("htab") else 0
 
 
 def switch_to_radix(kvm: Kvm) -> Steps[int]:

@@ -39,6 +39,7 @@ With the header `nestscope-trace 3`, also:
     remap 0x900000 0x10000
     create
     radix
+    htab 24
     together load 1 0x1000000 | store 2 0x2000000 0x5 | discard 0x900000 0x10000
 
 A trace is written with the lowest header that knows all its verbs.
@@ -52,6 +53,7 @@ from collections.abc import Callable, Iterable, Iterator
 from nestscope.sim.events import (
     AddSlot,
     Age,
+    AllocateHtab,
     ClearDirtyLog,
     CollapseHuge,
     DeleteSlot,
@@ -156,6 +158,7 @@ _PARSERS_3: dict[str, Callable[[Words], Operation]] = {
     ),
     "remap": lambda w: Remap(w.number("gpa"), w.number("the length")),
     "create": lambda _: CreateGuest(),
+    "htab": lambda w: AllocateHtab(w.number("the order")),
     "radix": lambda _: SwitchToRadix(),
 }
 """Verbs that came with version 3."""
@@ -304,6 +307,8 @@ def _format_later(  # noqa: PLR0912  one a verb
             return "destroy"
         case SwitchToHpt():
             return "hpt"
+        case AllocateHtab(order):
+            return f"htab {order}"
         case SwitchToRadix():
             return "radix"
 

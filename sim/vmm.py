@@ -7,6 +7,7 @@ from nestscope.sim.events import (
     DONE,
     AddSlot,
     Age,
+    AllocateHtab,
     ClearDirtyLog,
     CollapseHuge,
     DeleteSlot,
@@ -27,7 +28,7 @@ from nestscope.sim.events import (
 )
 from nestscope.sim.hostmm import HUGE_SHIFTS
 from nestscope.sim.kvm import Kvm, Memslot
-from nestscope.sim.lifecycle import switch_to_hpt, switch_to_radix
+from nestscope.sim.lifecycle import allocate_htab, switch_to_hpt, switch_to_radix
 from nestscope.sim.memslots import set_memory_region, slot_by_id
 from nestscope.sim.notifier import age_range, test_age
 from nestscope.sim.steps import Steps
@@ -58,6 +59,8 @@ def path(kvm: Kvm, event: Event) -> Steps[Result]:
             return result_of(clear_dirty_log())
         case SwitchToHpt():
             return result_of((yield from switch_to_hpt(kvm)))
+        case AllocateHtab(order):
+            return result_of((yield from allocate_htab(kvm, order)))
         case SwitchToRadix():
             return result_of((yield from switch_to_radix(kvm)))
         case _:

@@ -12,6 +12,7 @@ from nestscope.sim.constants import U64
 from nestscope.sim.events import (
     AddSlot,
     Age,
+    AllocateHtab,
     CollapseHuge,
     Event,
     Migrate,
@@ -32,6 +33,8 @@ def observations(event: Event, result: Result) -> Observations:
             return Observations(moved=result.value)
         case AddSlot() | MoveSlot() if refused == errno.ENOMEM:
             return Observations(failures=("memslot",))
+        case AllocateHtab() if refused == errno.ENOMEM:
+            return Observations(failures=("htab",))
     return NOTHING_UNUSUAL
 
 

@@ -4,6 +4,7 @@ from nestscope.plugin.qemu.errors import LabError
 from nestscope.sim.events import (
     AddSlot,
     Age,
+    AllocateHtab,
     ClearDirtyLog,
     CollapseHuge,
     DeleteSlot,
@@ -60,6 +61,8 @@ def vmm_command(event: VmmEvent) -> str:  # noqa: PLR0912  one an event
             return "destroy"
         case SwitchToHpt():
             return "mmu 0 0"
+        case AllocateHtab(order):
+            return f"htab {order & 0xFFFF_FFFF}"
         case SwitchToRadix():
             return f"mmu {_RADIX | _GTSE} {_GUEST_RADIX:#x}"
     raise LabError(f"a live kernel cannot be made to do this alone: {event}")

@@ -158,3 +158,28 @@ def test_what_runs_on_in_a_freed_payload_is_not_predicted() -> None:
     assert [world.shadow(lpid, 0) is not None for lpid in (0, 1, 2)] == [True, True, False]
     with pytest.raises(UnmodelledError, match="nobody knows"):
         world.run(f"load 1 {N:#x}")
+
+
+@pytest.mark.parametrize(("order", "ret"), [(24, 0), (17, -22), (47, -22)])
+def test_26_a_hash_table_of_any_size_switches_the_mode(order: int, ret: int) -> None:
+    world = World(pseries=0)
+    world.run(f"map 1 {N:#x} {G:#x} 64K rwxRC", f"load 1 {N:#x}")
+    assert world.run(f"htab {order}").ret == ret & (1 << 64) - 1
+    assert not world.vm.radix
+    assert (world.vm.nested, world.chains()) == ((), [])
+    world.run("radix")
+    assert world.vm.radix
+    assert world.run(f"load 1 {N:#x}").ret == 0xC00
+
+
+def test_26_without_memory_for_the_hash_table_the_mode_is_switched_all_the_same() -> None:
+    world = World(pseries=0)
+    refused = world.run("htab 40", observed=Observations(failures=("htab",)))
+    assert refused.ret == -12 & (1 << 64) - 1
+    assert not world.vm.radix
+
+
+def test_26_a_hypervisor_that_is_a_guest_itself_has_no_hash_table() -> None:
+    world = World(pseries=1)
+    assert world.run("htab 24").ret == -95 & (1 << 64) - 1
+    assert world.vm.radix

@@ -70,7 +70,6 @@ void do_split(const struct command *c);
 void do_protect(const struct command *c);
 void do_migrate(const struct command *c);
 void do_remap(const struct command *c);
-void do_softdirty(const struct command *c);
 
 /* age.c: the host looks whether pages were used. */
 int has_damon(void);

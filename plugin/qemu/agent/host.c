@@ -5,7 +5,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -155,16 +154,4 @@ void do_remap(const struct command *c)
 		return;
 	}
 	reply_result(0);
-}
-
-/* /proc/self/clear_refs = 4: everything is write-protected, to see what gets written. */
-void do_softdirty(const struct command *c)
-{
-	int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC), r;
-
-	(void)c;
-	r = fd < 0 ? -1 : (int)write(fd, "4", 1);
-	reply_result(r < 0 ? r : 0);
-	if (fd >= 0)
-		close(fd);
 }

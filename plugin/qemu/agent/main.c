@@ -31,7 +31,6 @@
  *     protect GPA LEN WRITABLE           mprotect
  *     migrate GPA LEN | remap GPA LEN    the same contents in other host pages
  *     age GPA LEN                        the host clears R (`clear_young`)
- *     softdirty                          the host write-protects everything
  *     hcall NR [A0 .. A6]                ret r4
  *     enter L1_LPID NIP R3 R4 R5 STATE_GPA
  *                                        H_ENTER_NESTED: ret (the trap) nip msr r3 r4 r5 r6
@@ -107,7 +106,7 @@ static const struct {
 	{ "peek", do_peek }, { "poke", do_poke }, { "discard", do_discard },
 	{ "collapse", do_collapse }, { "split", do_split }, { "protect", do_protect },
 	{ "migrate", do_migrate }, { "remap", do_remap }, { "age", do_age },
-	{ "softdirty", do_softdirty }, { "hcall", do_hcall }, { "enter", do_enter },
+	{ "hcall", do_hcall }, { "enter", do_enter },
 	{ "queue", do_queue },
 	{ "together", do_together }, { "answer", do_answer },
 	{ "listing", do_listing }, { "destroy", do_destroy }, { "dmesg", do_dmesg },
