@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from nestscope.decoders.kernel.kernel import open_kernel
+from nestscope.decoders.errors import NestscopeError
+from nestscope.decoders.kernel.kernel import Kernel, open_kernel
 from nestscope.decoders.kernel.profile import Profile
 from nestscope.decoders.sources.protocol import Memory
 from nestscope.decoders.sources.ram import RamFile
@@ -50,5 +51,21 @@ def attach(
             memory = stack.enter_context(RamFile(ram))
         else:
             memory = stack.enter_context(closing(GdbMemory(session)))
-        kernel = open_kernel(memory, vmlinux, modules, debug_dir=debug, profile=known)
+        kernel = _examine(memory, vmlinux, modules, debug, known)
         yield Follower(session, kernel, Source("gdb", endpoint), on_found=on_found, disturb=disturb)
+
+
+def _examine(
+    memory: Memory,
+    vmlinux: Path | None,
+    modules: Path | None,
+    debug: Path | None,
+    profile: Profile | None,
+) -> Kernel:
+    """Open the kernel. What it tells of itself is more than a shipped profile has."""
+    if vmlinux is None and profile is None:
+        try:
+            return open_kernel(memory, shipped=False)
+        except NestscopeError:
+            pass  # one without BTF; the profile, or its absence, says what to do
+    return open_kernel(memory, vmlinux, modules, debug_dir=debug, profile=profile)
