@@ -69,16 +69,16 @@ class _Harvest:
     problems: list[Problem] = field(default_factory=list)
     untold: int = 0
 
-    def problem(self, message: str, address: int) -> None:
+    def problem(self, message: str, address: int, kind: str | None = None) -> None:
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(self.path, message, address))
+            self.problems.append(Problem(self.path, message, address, kind))
         else:
             self.untold += 1
 
-    def problem_each(self, message: str, addresses: Words) -> None:
+    def problem_each(self, message: str, addresses: Words, kind: str | None = None) -> None:
         room = MAX_PROBLEMS - len(self.problems)
         for address in addresses[:room].tolist():
-            self.problem(message, address)
+            self.problem(message, address, kind)
         self.untold += max(0, len(addresses) - room)
 
 
@@ -150,10 +150,11 @@ def _possible(tables: _Tables, entries: Words, found: _Harvest) -> _Tables:
     kept = sized & aligned
     if not kept.all():
         misaligned = sized & ~aligned
-        found.problem_each("the entry leads to a table of an impossible size", entries[~sized])
-        found.problem_each(
-            "the entry leads to a table that is not aligned to its size", entries[misaligned]
-        )
+        for message, wrong in (
+            ("the entry leads to a table of an impossible size", ~sized),
+            ("the entry leads to a table that is not aligned to its size", misaligned),
+        ):
+            found.problem_each(message, entries[wrong], "table-size")
         tables = tables.pick(kept)
     return tables._replace(shift=tables.shift - tables.bits)
 
@@ -170,7 +171,8 @@ def _admit(tables: _Tables, found: _Harvest) -> _Tables:
         first = np.zeros(count, np.bool_)
         first[first_at[new]] = True
         again = tables.table[~first]
-        found.problem_each("a table is reached a second time (it is read once)", again)
+        message = "a table is reached a second time (it is read once)"
+        found.problem_each(message, again, "table-twice")
         tables = tables.pick(first)
     largest = int(tables.bits.max(initial=0))
     if count * (8 << largest) > found.budget:

@@ -40,6 +40,8 @@ RULES: tuple[Rule, ...] = (
     host.logging_slot_has_base_pages,
     host.leaf_has_no_reserved_bits,
     host.leaf_page_is_aligned,
+    readings.table_has_one_parent,
+    readings.table_can_be,
     host.chain_at_leaf_start,
     host.chain_has_host_leaf,
     readings.chain_can_be_walked,

@@ -113,6 +113,46 @@ def chain_can_be_walked(state: StateView) -> Iterator[Found]:
     yield from _chain_problems(state, "chain-too-many")
 
 
+@rule(
+    "tree.table-twice",
+    "every table has one entry that leads to it",
+    consequence="Two ranges of addresses have the same leaves: unmapping one unmaps the other, "
+    "and freeing one frees tables that the other still uses; a cycle is never walked to its end.",
+    address="physical address of the table",
+)
+def table_has_one_parent(state: StateView) -> Iterator[Found]:
+    """No two entries of a host tree or a shadow tree lead to one table."""
+    yield from _tree_problems(state, "table-twice")
+
+
+@rule(
+    "tree.table-size",
+    "an entry leads to a table that can be",
+    consequence="Hardware raises an interrupt for every address below, or reads the table "
+    "somewhere else than the kernel; what is mapped there is lost.",
+    address="physical address of the entry",
+)
+def table_can_be(state: StateView) -> Iterator[Found]:
+    """NLS of a directory entry fits the level, and NLB is aligned to the table's size."""
+    yield from _tree_problems(state, "table-size")
+
+
+def _tree_problems(state: StateView, kind: str) -> Iterator[Found]:
+    """Yield the trees with problems of a kind; a shadow tree has its nested guest's l1_lpid."""
+    for view in state.vms:
+        for problem in view.problems:
+            if problem.kind != kind:
+                continue
+            lpid, whose = None, "host tree"
+            for name, guests in (("nested", view.vm.nested), ("orphans", view.vm.orphans)):
+                at = _index(problem.path, f"vms[{view.number}].{name}")
+                if at is not None:
+                    lpid = guests[at].l1_lpid
+                    whose = f"shadow tree of nested guest {lpid}"
+            message = f"{whose}: {problem.message}"
+            yield Found(message, view.vm.kvm, l1_lpid=lpid, address=problem.address)
+
+
 def _chain_problems(state: StateView, kind: str, *, entry: bool = False) -> Iterator[Found]:
     """Yield the chains with problems of a kind; `entry`: the word is an entry of the rmap."""
     for view in state.vms:

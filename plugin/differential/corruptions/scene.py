@@ -192,6 +192,10 @@ class Scene:
                 raise SceneError(f"the tree has no level of shift {shift} at {address:#x}")
             table, bits = next_table(word), next_bits(word)
 
+    def pde(self, physical: int) -> int:
+        """Return the word of a table at a physical address."""
+        return int.from_bytes(self._patched.read(physical, 8), "big")
+
     @property
     def pgtable(self) -> int:
         """The root of the host tree."""

@@ -1,5 +1,6 @@
 """Corruptions of leaves: host tree and shadow trees."""
 
+from nestscope.decoders.words.pde import next_bits, next_table
 from nestscope.decoders.words.pte import (
     PTE_C,
     PTE_EAA_EXECUTE,
@@ -12,7 +13,7 @@ from nestscope.decoders.words.pte import (
 from nestscope.plugin.differential.corruptions.corruption import Place, corruption
 from nestscope.plugin.differential.corruptions.scene import Mapping, Scene, SceneError
 
-_PMD_SHIFT = 21
+_PMD_SHIFT, _PUD_SHIFT = 21, 30
 _PMD = 1 << _PMD_SHIFT
 _RWX = PTE_EAA_READ | PTE_EAA_WRITE | PTE_EAA_EXECUTE
 _LOG_DIRTY_PAGES = 1
@@ -169,6 +170,35 @@ def huge_leaf_of_a_base_page(scene: Scene) -> Place:
     return _host_at(scene, gpa, _PMD | page)
 
 
+@corruption("tree.table-twice")
+def shadow_table_used_twice(scene: Scene) -> Place:
+    """An empty entry of a shadow tree leads to a table that another one leads to."""
+    mapping = scene.single()
+    root = mapping.guest.shadow_pgtable or 0
+    entry = scene.pde(scene.entry_of(root, mapping.n_gpa, _PMD_SHIFT))
+    scene.big(scene.entry_of(root, mapping.n_gpa ^ 64 * _PMD, _PMD_SHIFT), entry)
+    return {"kvm": scene.vm.kvm, "l1_lpid": mapping.l1_lpid, "address": next_table(entry)}
+
+
+@corruption("tree.table-twice")
+def host_tree_leads_to_itself(scene: Scene) -> Place:
+    """An entry of the host tree at the level of 2 MiB leads to a table of its own level."""
+    gpa = scene.single().gfn << scene.page_shift
+    above = scene.pde(scene.entry_of(scene.pgtable, gpa, _PUD_SHIFT))
+    scene.big(scene.entry_of(scene.pgtable, gpa, _PMD_SHIFT), above - next_bits(above) + 5)
+    return {"kvm": scene.vm.kvm, "l1_lpid": None, "address": next_table(above)}
+
+
+@corruption("tree.table-size")
+def table_of_no_size(scene: Scene) -> Place:
+    """NLS of an entry of a shadow tree becomes 0."""
+    mapping = scene.single()
+    place = scene.entry_of(mapping.guest.shadow_pgtable or 0, mapping.n_gpa, _PMD_SHIFT)
+    entry = scene.pde(place)
+    scene.big(place, entry - next_bits(entry))
+    return {"kvm": scene.vm.kvm, "l1_lpid": mapping.l1_lpid, "address": place}
+
+
 @corruption("host.outside-memslot")
 def host_leaf_behind_the_memslot(scene: Scene) -> Place:
     """A huge host leaf is put behind the end of the memslot."""
@@ -246,6 +276,9 @@ TREE_CORRUPTIONS = (
     reserved_bit_in_shadow_leaf,
     reserved_bit_in_host_leaf,
     huge_leaf_of_a_base_page,
+    shadow_table_used_twice,
+    host_tree_leads_to_itself,
+    table_of_no_size,
     host_leaf_behind_the_memslot,
     memslot_shrinks,
     huge_leaf_while_logging,

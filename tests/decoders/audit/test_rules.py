@@ -78,6 +78,14 @@ BROKEN = {
     "cycle": ("I5.cycle", problem("chain-cycle", 0xC000_0000_0000_5550)),
     "too long to be walked": ("rmap.long-walk", problem("chain-too-long", 1 << 20)),
     "too many nodes": ("rmap.long-walk", problem("chain-too-many", 0xC000_0000_0000_5550)),
+    "a table with two parents": (
+        "tree.table-twice",
+        problem("table-twice", 0, "vms[0].host_leaves", 0x5000),
+    ),
+    "a table of no size": (
+        "tree.table-size",
+        problem("table-size", 0, "vms[0].host_leaves", 0x5008),
+    ),
     "an LPID of 13 bits": ("I6.lpid-range", state(vm(nested=[guest(4096)]))),
     "no partition table entry": ("I6.partition-table", pate(0, 0)),
     "entry without HR": ("I6.partition-table", pate(shadow_dw0(ROOT) & ~(1 << 63), 0x77)),
@@ -185,6 +193,18 @@ def test_a_problem_of_a_chain_says_where_and_which_entry() -> None:
             *(KVM, 0, GFN, 1, N, 0xC000_5550),
         )
     ]
+
+
+def test_a_problem_of_a_shadow_tree_names_its_nested_guest() -> None:
+    known = replace(vm(nested=[guest(4), guest(7)]), orphans=(guest(9),))
+    for path, lpid in (
+        ("vms[0].nested[1].leaves", 7),
+        ("vms[0].orphans[0].leaves", 9),
+        ("vms[0].host_leaves", None),
+    ):
+        told = Problem(path, "so it is", 0x5000, "table-twice")
+        found = [f for f in audit(state(known, problems=[told])) if f.rule == "tree.table-twice"]
+        assert [(f.l1_lpid, f.address) for f in found] == [(lpid, 0x5000)]
 
 
 def test_problems_of_no_kind_are_no_findings() -> None:
