@@ -279,7 +279,8 @@ class Follower:
                 continue
             for call in calls:
                 call.settle()
-            self._tell("", compare_vm(vm, seen, self.report.tally))
+            followed = "kvmhv_set_partition_table" not in self.report.missing
+            self._tell("", compare_vm(vm, seen, self.report.tally, ptcr_followed=followed))
         for problem in state.problems:
             self._tell("", [Difference(problem.path, "a readable value", problem.message)])
         self._tell("", self.mirrors.take_found())

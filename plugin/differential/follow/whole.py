@@ -16,17 +16,20 @@ from nestscope.sim.kvm import Memslot
 from nestscope.sim.tree import RadixTree
 
 
-def compare_vm(vm: VmMirror, seen: st.Vm, tally: Tally) -> list[Difference]:
+def compare_vm(
+    vm: VmMirror, seen: st.Vm, tally: Tally, *, ptcr_followed: bool = True
+) -> list[Difference]:
     """Compare all trees and chains; the mirror then holds what was observed.
 
-    Memslots and nested guests that were made or dropped are taken over. Nobody may
-    hold `mmu_lock`.
+    Memslots and nested guests that were made or dropped are taken over, and `l1_ptcr`
+    where its changes are not followed. Nobody may hold `mmu_lock`.
     """
     kvm = vm.kvm
     found = vm.adopt_slots(seen.memslots) + vm.adopt_nested(seen.nested)
     if seen.l1_ptcr != kvm.l1_ptcr:
         observed = seen.l1_ptcr or 0
-        found.append(Difference(f"{vm.path}.l1_ptcr", f"{kvm.l1_ptcr:#x}", f"{observed:#x}"))
+        if ptcr_followed:
+            found.append(Difference(f"{vm.path}.l1_ptcr", f"{kvm.l1_ptcr:#x}", f"{observed:#x}"))
         kvm.l1_ptcr = observed
     found += compare_tree(vm, kvm.pgtable, seen.host_leaves, tally)
     for guest in seen.nested:

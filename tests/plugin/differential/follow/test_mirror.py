@@ -67,6 +67,14 @@ def test_each_kind_of_change_is_told_once() -> None:
     assert compare_vm(mirror, world.vm, Tally()) == []
 
 
+def test_a_partition_table_that_is_not_followed_is_taken_over() -> None:
+    world = World()
+    mirror, _ = mirrored(world)
+    world.model.kvm.l1_ptcr = 0x5_0004
+    assert compare_vm(mirror, world.vm, Tally(), ptcr_followed=False) == []
+    assert mirror.kvm.l1_ptcr == 0x5_0004
+
+
 def test_a_nested_guest_that_appears_with_leaves_is_told() -> None:
     world = World()
     mirror, _ = mirrored(world)
