@@ -62,6 +62,17 @@ def test_any_order_of_whole_operations_is_found(order: tuple[int, ...]) -> None:
     assert model.step(load).value == last
 
 
+@pytest.mark.parametrize(("order", "last"), [((0, 1), 0x22), ((1, 0), 0x11)])
+def test_the_page_tells_which_of_two_stores_was_the_last(order: tuple[int, ...], last: int) -> None:
+    world = World()
+    events = world.events(Store(1, N, 0x11), Store(2, N, 0x22))
+    results = run(world.kernel, events, [Result()] * 2, order)
+    model, differences = world.settle(events, results)
+    assert differences == []
+    (load,) = world.guest.lower(Load(1, N))
+    assert model.step(load).value == last
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_an_interleaving_of_a_discard_with_accesses_is_found(seed: int) -> None:
     world = World()
