@@ -25,7 +25,7 @@ from nestscope.plugin.differential.corruptions.target import RamTarget, Target  
 
 RESULTS = HERE / "audit.json"
 KERNELS = ("6.12-64k", "6.12-4k", "6.1-64k")
-PROGRAMS, STEPS = 1000, 20
+PROGRAMS, STEPS = 1000, 10
 
 _HEAD = """# The audit
 
@@ -94,7 +94,8 @@ def health(results: dict[str, Any]) -> str:
     """Return what random programs on unmodified kernels gave."""
     text = ["## Healthy states", ""]
     text += [
-        "Random programs on unmodified kernels (pseries, QEMU), each in a new VM; the audit runs "
+        "Random programs on unmodified kernels (pseries, QEMU), each in a new VM: the operations "
+        "of the guest, of its VMM and of the host (`sim.profile.DEFAULT`). The audit runs "
         "after every step. Errors and warnings are counted once for each program and place. "
         "*explained*: by a defect of Linux with an account under [findings](findings/README.md). "
         "*unexplained* must be 0.", "",

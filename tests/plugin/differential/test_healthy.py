@@ -31,12 +31,12 @@ def test_a_thousand_random_programs(kernel: str) -> None:
         pytest.skip(str(problem))
     found = Health()
     with Station(Target(kernel, "pseries"), Options()) as station:
-        for found in audit_programs(station, range(1, 1001), 20):  # noqa: B007  the last one
+        for found in audit_programs(station, range(1, 1001), 10):  # noqa: B007  the last one
             pass
     assert found.unexplained == []
     assert (found.programs, found.failed) == (1000, 0)
-    assert found.states > 15_000
-    assert found.clean > 700  # the others are finding 0001
+    assert found.states > 8_000
+    assert found.clean > 500  # the others are finding 0001
 
 
 def explained(known: State, *before: State) -> dict[str, str | None]:
