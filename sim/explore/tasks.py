@@ -56,6 +56,9 @@ def access(world: ExploredWorld, nested: NestedGuest, kind: str, n_gpa: int) -> 
         outcome = yield from nested_page_fault(kvm, nested, Fault(kind, n_gpa, dsisr))
         if outcome.resume != RESUME_GUEST:
             return
+        if kvm.writable_hva(GPA) is None:
+            # Without memory it tries in vain, until its time is up and it leaves.
+            return
         yield InvalidationEnded(kvm)
     raise UnmodelledError(f"the nested guest faults for ever at {n_gpa:#x}")
 
