@@ -3,15 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from nestscope.decoders.state import State
-from nestscope.plugin.differential.runner import Machine, Step, Tally
+from nestscope.plugin.differential.runner import Step, Tally
 from nestscope.plugin.qemu.machine import find_machine
 from nestscope.sim.events import Event, Result
 from nestscope.sim.facts import HostFacts
 from nestscope.sim.guest import Guest
 from nestscope.sim.model import Model
-from nestscope.sim.operations import Operation
+from nestscope.sim.operations import Operation, Together
 
 _BASE_SHIFTS = frozenset({12, 16})
 _ALL_SHIFTS = frozenset({12, 16, 21, 30})
@@ -23,6 +24,22 @@ class On(StrEnum):
     MODEL = "model"
     KERNEL = "kernel"
     BOTH = "both"
+
+
+class Side(Protocol):
+    """What executes events: the model, or a machine with a kernel in it."""
+
+    def execute(self, events: Sequence[Event]) -> list[Result]:
+        """Execute events in order and return one result each."""
+        ...
+
+    def execute_together(self, events: Sequence[Event]) -> list[Result]:
+        """Execute events at the same time and return one result each."""
+        ...
+
+    def state(self) -> State:
+        """Return the State now."""
+        ...
 
 
 class ModelMachine:
@@ -39,6 +56,10 @@ class ModelMachine:
         """
         return [self._model.step(event) for event in events]
 
+    def execute_together(self, events: Sequence[Event]) -> list[Result]:
+        """Execute events one after the other: one of the orders that a kernel may take."""
+        return self.execute(events)
+
     def state(self) -> State:
         """Return the model's State now."""
         return self._model.state()
@@ -49,7 +70,7 @@ class OneSide:
     """A machine that executes operations, step by step as a `Comparison`."""
 
     guest: Guest
-    machine: Machine
+    machine: Side
     tally: Tally = field(default_factory=Tally)
 
     def start(self) -> None:
@@ -61,7 +82,9 @@ class OneSide:
 
         `disturb` is called before the State is read.
         """
-        results = self.machine.execute(self.guest.lower(operation))
+        together = isinstance(operation, Together)
+        execute = self.machine.execute_together if together else self.machine.execute
+        results = execute(self.guest.lower(operation))
         if disturb is not None:
             disturb()
         observed = self.machine.state()
