@@ -25,7 +25,7 @@ ENTRY = np.dtype([("l1_lpid", "<u2"), ("n_gpa", "<u8")])
 """An rmap entry: the guest's name for the nested guest, nested real address."""
 
 CHAIN = np.dtype([("gfn", "<u8"), ("form", "u1"), ("first", "<u8"), ("count", "<u8")])
-"""A chain: guest frame, form, and its slice `first : first + count` of the entries."""
+"""A chain: guest frame, form, and its slice of the entries: `count` of them from `first` on."""
 
 FORM_SINGLE = 1
 FORM_LIST = 2
