@@ -45,6 +45,8 @@ SECTIONS = {
 
 def main() -> int:
     """Run all sections, write the transcript, and return 0 if no command failed."""
+    # A shell that runs this beside itself ignores Ctrl-C for it and for all it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parts = [
         "# First use\n",
         "What a new user sees, with the commands of the README and nothing else. Written by",
