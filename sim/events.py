@@ -164,6 +164,19 @@ class Protect:
 
 
 @dataclass(frozen=True, slots=True)
+class AdviseHuge:
+    """The VMM allows huge pages in a guest range, or forbids them (the default).
+
+    madvise(MADV_HUGEPAGE) or madvise(MADV_NOHUGEPAGE). What is there stays; a later fault
+    in a block of 2 MiB with no page in it yet gets a huge page.
+    """
+
+    gpa: int
+    length: int
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Age:
     """The host clears R over a guest range (`clear_young`): `ret` is 1 if any was set."""
 
@@ -214,6 +227,7 @@ VmmEvent = (
     | CollapseHuge
     | SplitHuge
     | Protect
+    | AdviseHuge
     | Age
     | TestAge
     | DestroyVm
@@ -237,7 +251,7 @@ class Result(NamedTuple):
     `nip`, `msr`: of the nested guest at its exit. `r3`: 0 when the payload did
     its access, the vector of an interrupt that it took itself, else as it was.
     `hdar`, `hdsisr`, `asdr`: of `hv_guest_state` at the exit; the guest had
-    cleared them before.
+    cleared them before. `huge_refused`: how many faults found no memory for a huge page.
     """
 
     ret: int = 0
@@ -248,6 +262,7 @@ class Result(NamedTuple):
     hdar: int | None = None
     hdsisr: int | None = None
     asdr: int | None = None
+    huge_refused: int | None = None
 
 
 DONE = Result()

@@ -75,12 +75,14 @@ class Observations:
     A frame that is not named has a number that no slot has.
     `refused`: the errno with which the host refused what the event asks of its
     memory management (a huge page); it then changed nothing.
+    `huge_refused`: how many faults found no memory for a huge page and took a base page.
     `moved`: the pages that a migration moved, bit i for page i; None: all.
     """
 
     failures: tuple[str, ...] = ()
     refused: int = 0
     moved: int | None = None
+    huge_refused: int = 0
     host_pages: Mapping[int, int] = field(default_factory=dict)
 
 

@@ -10,11 +10,12 @@ and nothing could be compared any more:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nestscope.sim.constants import PMD_SHIFT
 from nestscope.sim.events import (
     AddSlot,
+    AdviseHuge,
     Age,
     AllocateHtab,
     ClearDirtyLog,
@@ -79,11 +80,12 @@ class Slot:
 
 @dataclass
 class VmmMaker:
-    """What the VMM remembers: its slots, and what it made read-only."""
+    """What the VMM remembers: its slots, what it made read-only, blocks of huge pages (hva)."""
 
     guest: Maker
     slots: dict[int, Slot] = field(default_factory=dict)
     protected: list[tuple[int, int]] = field(default_factory=list)
+    advised: set[int] = field(default_factory=set)
     logging: bool = False
 
     def __post_init__(self) -> None:
@@ -100,6 +102,8 @@ class VmmMaker:
             new.hva += PAGE  # otherwise it could be a move
         if random.random() < 1 / 6:
             yield self.wrong_slot(slot, new)
+            return
+        if not self.keeps_huge_pages(new):
             return
         yield AddSlot(slot, new.gpa, new.size, new.hva, new.flags)
         if slot not in self.slots and not self.taken(new.gpa, size, slot):
@@ -159,6 +163,8 @@ class VmmMaker:
             moved, gpa = self.slots[slot], self.base()
             if gpa == moved.gpa or self.taken(gpa, moved.size, slot):
                 yield MoveSlot(slot, gpa)
+                return
+            if not self.keeps_huge_pages(replace(moved, gpa=gpa)):
                 return
             yield from self.leave(moved)
             yield MoveSlot(slot, gpa)
@@ -230,6 +236,24 @@ class VmmMaker:
         inside = start <= hva and hva + LARGE <= end
         return apart or inside or (slot.gpa ^ slot.hva) % LARGE != 0
 
+    def keeps_huge_pages(self, slot: Slot) -> bool:
+        """Whether a slot may be over the blocks that have huge pages, or may get them."""
+        return all(self.fits(slot, hva) for hva in self.advised)
+
+    def advise_huge(self) -> Iterator[Operation]:
+        """Huge pages are allowed in whole blocks of a slot, or forbidden anywhere."""
+        slot = self.random.choice(self.all_slots())
+        if self.random.random() < 0.2:
+            yield AdviseHuge(*self.range_of_pages(), on=False)
+            return
+        first = max(slot.hva, self.layout.userspace_addr + self.layout.data)
+        blocks = range(-(-first // LARGE) * LARGE, slot.hva + slot.size - LARGE + 1, LARGE)[:8]
+        if blocks:
+            hva = self.random.choice(blocks)
+            if all(self.fits(other, hva) for other in self.slots.values()):
+                self.advised.add(hva)
+                yield AdviseHuge(slot.gpa + hva - slot.hva, LARGE, on=True)
+
     def split(self) -> Iterator[Operation]:
         """A huge page is mapped by base pages, if there is one."""
         yield SplitHuge(self.block(), PMD_SHIFT)
@@ -268,6 +292,7 @@ class VmmMaker:
         yield DestroyVm()
         self.slots.clear()
         self.protected.clear()
+        self.advised.clear()
         self.logging = False
         self.guest.forget()
         yield CreateGuest()

@@ -17,6 +17,7 @@ from nestscope.sim.errors import GuestLayoutError
 from nestscope.sim.events import (
     Access,
     AddSlot,
+    AdviseHuge,
     Age,
     AllocateHtab,
     CollapseHuge,
@@ -146,7 +147,7 @@ class Guest:
                 return [Discard(gpa, length)]
             case Migrate(gpa, length) | Remap(gpa, length) | Protect(gpa, length):
                 self._require_data(gpa, length)
-            case Age(gpa, length):
+            case Age(gpa, length) | AdviseHuge(gpa, length):
                 self._require_data(gpa, length)
             case CollapseHuge(gpa, shift):
                 self._require_data(gpa, 1 << shift)

@@ -1,16 +1,15 @@
 """The VMM's memory on the host: anonymous and private.
 
 Each page is absent, the shared zero page (after a read) or private (after a
-write). Private pages are base pages, or parts of a huge page where the model is
-told so (`collapse`). Frames are abstract numbers that are never used twice; those
-of a huge page are consecutive and aligned. A frame that was never written reads
-as zeros.
+write). Private pages are base pages, or parts of a huge page: where the model is
+told so (`collapse`), or where a fault may bring one (`fault_huge`).
 """
 
 from collections.abc import Iterator
 from typing import Protocol
 
 from nestscope.sim.constants import PMD_SHIFT, PUD_SHIFT
+from nestscope.sim.frames import Frames
 from nestscope.sim.steps import Steps
 from nestscope.sim.vmas import Vmas
 
@@ -30,39 +29,38 @@ class MmuNotifier(Protocol):
         ...
 
 
-class HostMemory:
+class HostMemory(Frames):
     """Pages of the VMM's address space; addresses are host virtual (hva), in bytes.
 
     `pages`: frames of base pages, by hva >> page_shift. `huge[shift]`: first
     frames of huge pages, by hva >> shift. `protected`: pages that the VMM made
-    read-only. `parts`: frames of a huge page that is mapped by base pages (a folio
-    whose mapping was split), with the folio's first frame. Methods that change
-    translations are paths (`sim.steps`), because the notifier runs before and after them.
+    read-only. `tables`: blocks (hva >> 21) with a table of base pages, which stays when
+    the pages go. `huge_refused`: faults to come that find no memory for a huge page.
+    `parts`: frames of a huge page that is mapped by base pages (a folio whose mapping was
+    split), with the folio's first frame. Methods that change translations are paths
+    (`sim.steps`), because the notifier runs before and after them.
     """
 
     __slots__ = (
-        "contents",
         "huge",
-        "next_frame",
+        "huge_refused",
         "notifier",
-        "page_shift",
-        "page_size",
         "pages",
         "parts",
         "protected",
+        "tables",
         "vmas",
     )
 
     def __init__(self, page_shift: int, first_frame: int = ZERO_FRAME + 1) -> None:
-        self.page_shift = page_shift
-        self.page_size = 1 << page_shift
+        super().__init__(page_shift, first_frame)
         self.pages: dict[int, int] = {}
         self.huge: dict[int, dict[int, int]] = {}
         self.protected: set[int] = set()
         self.parts: dict[int, int] = {}
         self.vmas = Vmas()
-        self.contents: dict[int, bytearray] = {}
-        self.next_frame = first_frame
+        self.tables: set[int] = set()
+        self.huge_refused = 0
         self.notifier: MmuNotifier | None = None
 
     def find(self, page: int) -> tuple[int, int]:
@@ -81,13 +79,13 @@ class HostMemory:
         return 0, 0
 
     def read_fault(self, page: int) -> int:
-        """Return the frame of `page` for reading; an absent page gets the zero page.
+        """Return the frame of `page` for reading; an absent page gets the zero page, or a huge one.
 
         `do_anonymous_page` without FAULT_FLAG_WRITE: no notifier is called.
         """
         frame = self.find(page)[0]
         if not frame:
-            frame = self.pages[page] = ZERO_FRAME
+            frame = self.fault_huge(page) or self.map_page(page, ZERO_FRAME)
         return frame
 
     def private_frame(self, page: int) -> int:
@@ -112,7 +110,7 @@ class HostMemory:
         if frame or page in self.protected:
             return frame
         if self.pages.get(page) != ZERO_FRAME:
-            return self.new_page(page)
+            return self.fault_huge(page) or self.new_page(page)
         start = page << self.page_shift
         yield from self.before(start, start + self.page_size)
         frame = self.new_page(page)
@@ -123,8 +121,28 @@ class HostMemory:
         """Back a page with a fresh frame."""
         frame = self.next_frame
         self.next_frame += 1
+        return self.map_page(page, frame)
+
+    def map_page(self, page: int, frame: int) -> int:
+        """Map a base page; return its frame. Its table comes with the first one."""
         self.pages[page] = frame
+        self.tables.add(page >> PMD_SHIFT - self.page_shift)
         return frame
+
+    def fault_huge(self, page: int) -> int:
+        """Back an absent page with a huge page and return its frame; 0 if that cannot be.
+
+        `do_huge_pmd_anonymous_page`: no notifier is called. The lab's kernel is told to
+        use no huge zero page, so that a read brings a private page, too.
+        """
+        block = page >> PMD_SHIFT - self.page_shift
+        if block in self.tables or not self.vmas.allows_huge(block << PMD_SHIFT):
+            return 0
+        if self.huge_refused:
+            self.huge_refused -= 1
+            return 0
+        self.huge.setdefault(PMD_SHIFT, {})[block] = self.fresh_block(PMD_SHIFT)
+        return self.find(page)[0]
 
     def before(self, start: int, end: int) -> Steps[None]:
         """Tell the notifier that translations of a range will change."""
@@ -172,18 +190,6 @@ class HostMemory:
             self.write_frame(frame, offset, data[done : done + part])
             done += part
         return True
-
-    def write_frame(self, frame: int, offset: int, data: bytes) -> None:
-        """Change the contents of a private frame."""
-        content = self.contents.get(frame)
-        if content is None:
-            content = self.contents[frame] = bytearray(self.page_size)
-        content[offset : offset + len(data)] = data
-
-    def read_frame(self, frame: int, offset: int, length: int) -> bytes:
-        """Return contents of a frame: zeros where nothing was ever written."""
-        content = self.contents.get(frame)
-        return bytes(length) if content is None else bytes(content[offset : offset + length])
 
     def discard(self, hva: int, length: int) -> Steps[None]:
         """Make whole pages absent: madvise(MADV_DONTNEED), `zap_page_range_single`.
@@ -234,9 +240,11 @@ class HostMemory:
             at = (first + i) << self.page_shift
             if shift > PMD_SHIFT:
                 yield from self.migrate_huge(at & -1 << shift, shift)
-            elif not frame:
+                continue
+            if not frame:
                 self.read_fault(first + i)
-            elif frame != ZERO_FRAME:
+                frame, shift = self.find(first + i)
+            if frame != ZERO_FRAME:
                 if shift:
                     yield from self.split(at & -1 << shift, shift)
                 yield from self.dissolve(first + i, frame)
@@ -304,21 +312,9 @@ class HostMemory:
             for block in change.splits:
                 yield from self.split(block, PMD_SHIFT)
         yield from self.discard(hva, length)
-        self.pages.update(fresh)
+        for page, frame in fresh.items():
+            self.map_page(page, frame)
         self.protected.difference_update(fresh)
-
-    def move_contents(self, old: int, new: int) -> None:
-        """Give the contents of one frame to another."""
-        content = self.contents.pop(old, None)
-        if content is not None:
-            self.contents[new] = content
-
-    def fresh_block(self, shift: int) -> int:
-        """Return the first of the frames of a new huge page, aligned as its size."""
-        count = 1 << shift - self.page_shift
-        first = (self.next_frame + count - 1) & -count
-        self.next_frame = first + count
-        return first
 
     def collapse(self, hva: int, shift: int) -> Steps[None]:
         """Back `1 << shift` bytes at `hva` with one huge page (khugepaged, hugetlbfs).
@@ -338,6 +334,7 @@ class HostMemory:
             for i in range(1 << size - self.page_shift):
                 self.move_contents(old + i, first + (at >> self.page_shift) - base + i)
         self.huge.setdefault(shift, {})[hva >> shift] = first
+        self.tables -= set(range(hva >> PMD_SHIFT, end >> PMD_SHIFT))
         yield from self.after(hva, end)
 
     def split(self, hva: int, shift: int) -> Steps[None]:
@@ -350,7 +347,7 @@ class HostMemory:
         first = self.huge.get(shift, {}).pop(hva >> shift, None)
         if first is not None:
             for i in range(1 << shift - self.page_shift):
-                self.pages[(hva >> self.page_shift) + i] = first + i
+                self.map_page((hva >> self.page_shift) + i, first + i)
                 self.parts[first + i] = first
             if not self.huge[shift]:
                 del self.huge[shift]
@@ -360,6 +357,12 @@ class HostMemory:
         """Make a VMA of a range for a moment: what it cuts is split."""
         for block in self.vmas.cut(hva, hva + length):
             yield from self.split(block, PMD_SHIFT)
+
+    def advise_huge(self, hva: int, length: int, *, on: bool) -> Steps[None]:
+        """madvise(MADV_HUGEPAGE or MADV_NOHUGEPAGE): VMAs are cut, no page changes."""
+        for change in self.vmas.advise_huge(hva, hva + length, on=on):
+            for block in change.splits:
+                yield from self.split(block, PMD_SHIFT)
 
     def protect(self, hva: int, length: int, *, writable: bool) -> Steps[None]:
         """mprotect(2), VMA by VMA: each is cut first, then `change_protection` notifies around.

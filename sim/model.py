@@ -82,12 +82,15 @@ class Model:
             kvm = self.kvm
             kvm.failures += observed.failures
             kvm.refused, kvm.moved = observed.refused, observed.moved
+            kvm.memory.huge_refused = observed.huge_refused
 
     def end_step(self, kvm: Kvm | None = None) -> None:
         """Forget what was told; raises UnmodelledError if something of it did not happen."""
         kvm = kvm or self.kvm
         if kvm.failures:
             raise UnmodelledError(f"these failures found no place to strike: {kvm.failures}")
+        if kvm.memory.huge_refused:
+            raise UnmodelledError("the host had no memory for a huge page that nothing asked for")
         kvm.refused, kvm.moved = 0, None
 
     def create_vm(self) -> None:

@@ -55,6 +55,7 @@ class Profile:
     dirty_log: float = 0
     clear_dirty_log: float = 0
     collapse: float = 0
+    advise_huge: float = 0
     split: float = 0
     protect: float = 0
     migrate: float = 0
@@ -84,6 +85,7 @@ HOST = replace(
     dirty_log=2,
     clear_dirty_log=0.1,
     collapse=1.5,
+    advise_huge=1.5,
     split=0.7,
     protect=1,
     migrate=0.5,

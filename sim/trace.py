@@ -42,6 +42,10 @@ With the header `nestscope-trace 3`, also:
     htab 24
     together load 1 0x1000000 | store 2 0x2000000 0x5 | discard 0x900000 0x10000
 
+With the header `nestscope-trace 4`, also:
+
+    thp 0xc00000 0x200000 on
+
 A trace is written with the lowest header that knows all its verbs.
 
 Numbers are decimal or 0x hexadecimal, at most 64 bits. `-` stands for no
@@ -52,6 +56,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from nestscope.sim.events import (
     AddSlot,
+    AdviseHuge,
     Age,
     AllocateHtab,
     ClearDirtyLog,
@@ -98,10 +103,12 @@ __all__ = ["TraceError", "format_operation", "format_trace", "parse", "parse_lin
 HEADER = "nestscope-trace 1"
 HEADER_2 = "nestscope-trace 2"
 HEADER_3 = "nestscope-trace 3"
-HEADERS = (HEADER, HEADER_2, HEADER_3)
+HEADER_4 = "nestscope-trace 4"
+HEADERS = (HEADER, HEADER_2, HEADER_3, HEADER_4)
 """First lines of a trace, by version from 1."""
 
 TOGETHER = "together"
+TOGETHER_VERSION = 3
 _MOST_ARGUMENTS = 7
 _SIZE_NAMES = {shift: name for name, shift in SHIFTS.items()}
 _RPTI_FIELDS = ("lpid", "target", "type", "pages", "start", "end")
@@ -163,7 +170,12 @@ _PARSERS_3: dict[str, Callable[[Words], Operation]] = {
 }
 """Verbs that came with version 3."""
 
-_BY_VERSION = (_PARSERS, _PARSERS_2, _PARSERS_3)
+_PARSERS_4: dict[str, Callable[[Words], Operation]] = {
+    "thp": lambda w: AdviseHuge(w.number("gpa"), w.number("the length"), w.on()),
+}
+"""Verbs that came with version 4."""
+
+_BY_VERSION = (_PARSERS, _PARSERS_2, _PARSERS_3, _PARSERS_4)
 
 
 def parse_line(line: int, text: str, version: int = len(HEADERS)) -> Operation | None:
@@ -201,15 +213,16 @@ def _parse_together(line: int, text: str, version: int) -> Together:
             raise TraceError(line, start + 1, "between bars there is one operation")
         operations.append(operation)
         start += len(part) + 1
-    if version < len(HEADERS):
-        raise TraceError(line, 1, f"'{TOGETHER}' needs the header '{HEADERS[-1]}'")
+    if version < TOGETHER_VERSION:
+        header = HEADERS[TOGETHER_VERSION - 1]
+        raise TraceError(line, 1, f"'{TOGETHER}' needs the header '{header}'")
     return Together(tuple(operations))
 
 
 def version_of(verb: str) -> int:
     """Return the version of the language that brought a verb, 0 for none."""
     if verb == TOGETHER:
-        return len(HEADERS)
+        return TOGETHER_VERSION
     return next((v for v, parsers in enumerate(_BY_VERSION, start=1) if verb in parsers), 0)
 
 
@@ -299,6 +312,8 @@ def _format_later(  # noqa: PLR0912  one a verb
             return f"split {gpa:#x} {_SIZE_NAMES[shift]}"
         case Protect(gpa, length, writable):
             return f"protect {gpa:#x} {length:#x} {'rw' if writable else 'ro'}"
+        case AdviseHuge(gpa, length, on):
+            return f"thp {gpa:#x} {length:#x} {'on' if on else 'off'}"
         case Age(gpa, length):
             return f"age {gpa:#x} {length:#x}"
         case TestAge(gpa):
@@ -316,5 +331,6 @@ def _format_later(  # noqa: PLR0912  one a verb
 def format_trace(operations: Iterable[Operation]) -> str:
     """Return a whole trace with its header."""
     lines = [format_operation(operation) for operation in operations]
-    version = max((version_of(line.split()[0]) for line in lines), default=1)
+    parts = (part for line in lines for part in [line, *line.removeprefix(TOGETHER).split("|")])
+    version = max((version_of(part.split()[0]) for part in parts), default=1)
     return "\n".join([HEADERS[version - 1], *lines, ""])

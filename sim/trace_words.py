@@ -84,6 +84,13 @@ class Words:
             raise self.fail(column, f"'{word}' is neither `ro` nor `rw`")
         return word == "rw"
 
+    def on(self) -> bool:
+        """Take `on` or `off`."""
+        column, word = self.take("`on` or `off`")
+        if word not in ("on", "off"):
+            raise self.fail(column, f"'{word}' is neither `on` nor `off`")
+        return word == "on"
+
     def numbers(self, what: str, most: int) -> tuple[int, ...]:
         """Take the rest of the line, at most `most` numbers."""
         found = [self.number(what) for _ in range(min(len(self.words), most))]

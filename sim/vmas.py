@@ -6,7 +6,7 @@ tells the MMU notifier so (`vma_adjust_trans_huge`, `__split_huge_pmd`).
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nestscope.sim.constants import PMD_SHIFT
 
@@ -19,16 +19,18 @@ class Vma:
 
     `writable`: PROT_WRITE. `origin`: where its pages were first mapped, 0 for in place;
     ranges that came from elsewhere (mremap) do not merge with others (`vm_pgoff`).
+    `thp`: VM_HUGEPAGE, or else VM_NOHUGEPAGE.
     """
 
     start: int
     end: int
     writable: bool = True
     origin: int = 0
+    thp: bool = False
 
     def merges(self, following: "Vma") -> bool:
         """Whether it is one with the VMA that follows."""
-        same = (self.writable, self.origin) == (following.writable, following.origin)
+        same = replace(self, start=following.start, end=following.end) == following
         return same and self.end == following.start
 
 
@@ -60,30 +62,40 @@ class Vmas:
 
     def protect(self, start: int, end: int, *, writable: bool) -> list[Change]:
         """mprotect: return what changes, VMA by VMA; those that are so already do not."""
-        return self.change(start, end, writable=writable)
+        return self.change(start, end, {"writable": writable})
+
+    def advise_huge(self, start: int, end: int, *, on: bool) -> list[Change]:
+        """madvise: allow or forbid huge pages; as `protect`."""
+        return self.change(start, end, {"thp": on})
+
+    def allows_huge(self, block: int) -> bool:
+        """Whether a fault may bring a huge page at hva `block`: all of it in one such VMA.
+
+        `thp_vma_allowable_order`, `thp_vma_suitable_order`.
+        """
+        return any(vma.thp and vma.start <= block and block + BLOCK <= vma.end for vma in self.vmas)
 
     def replace(self, start: int, end: int, origin: int) -> list[Change]:
         """Unmap a range and put pages from elsewhere there (mremap); as `protect`."""
-        return self.change(start, end, writable=True, origin=origin)
+        attributes = {"writable": True, "origin": origin, "thp": False}
+        return self.change(start, end, attributes)
 
     def cut(self, start: int, end: int) -> list[int]:
         """Give a range another flag for a moment; return the blocks that are split."""
         return [block for vma in self.overlapping(start, end) for block in cuts(vma, start, end)]
 
-    def change(
-        self, start: int, end: int, *, writable: bool, origin: int | None = None
-    ) -> list[Change]:
-        """Change the attributes of a range, VMA by VMA."""
+    def change(self, start: int, end: int, attributes: dict[str, Any]) -> list[Change]:
+        """Change attributes of a range, VMA by VMA."""
         changes: list[Change] = []
         for vma in self.overlapping(start, end):
-            origin_now = vma.origin if origin is None else origin
-            if (vma.writable, vma.origin) == (writable, origin_now):
+            changed = replace(vma, **attributes)
+            if changed == vma:
                 continue
             first, last = max(start, vma.start), min(end, vma.end)
             changes.append(Change(first, last, cuts(vma, start, end)))
             parts = [
                 replace(vma, end=first),
-                Vma(first, last, writable, origin_now),
+                replace(changed, start=first, end=last),
                 replace(vma, start=last),
             ]
             self.vmas.remove(vma)

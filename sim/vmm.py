@@ -6,6 +6,7 @@ from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.events import (
     DONE,
     AddSlot,
+    AdviseHuge,
     Age,
     AllocateHtab,
     ClearDirtyLog,
@@ -69,6 +70,10 @@ def path(kvm: Kvm, event: Event) -> Steps[Result]:
 
 def memory_path(kvm: Kvm, event: Event) -> Steps[Result]:
     """Return the path of an event of the host's memory management."""
+    if isinstance(event, CollapseHuge):
+        # It allows huge pages for just this moment, whatever becomes of it.
+        hva = aligned_hva(kvm, event.gpa, event.shift)
+        kvm.memory.vmas.advise_huge(hva, hva + (1 << event.shift), on=False)
     if kvm.refused:
         return result_of(-kvm.refused)
     match event:
@@ -85,6 +90,8 @@ def memory_path(kvm: Kvm, event: Event) -> Steps[Result]:
         case Protect(gpa, length, writable):
             hva = hva_of_range(kvm, gpa, length)
             yield from kvm.memory.protect(hva, length, writable=writable)
+        case AdviseHuge(gpa, length, on):
+            yield from kvm.memory.advise_huge(hva_of_range(kvm, gpa, length), length, on=on)
         case CollapseHuge(gpa, shift):
             yield from kvm.memory.collapse(aligned_hva(kvm, gpa, shift), shift)
             forget_payload(kvm)

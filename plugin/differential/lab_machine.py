@@ -14,6 +14,7 @@ from nestscope.plugin.qemu.lab import Lab
 from nestscope.sim.constants import U64
 from nestscope.sim.events import (
     Access,
+    AdviseHuge,
     CreateVm,
     DestroyVm,
     Discard,
@@ -30,6 +31,7 @@ from nestscope.sim.layout import VCPUS, GuestLayout
 _ACCESS_CODES = {"load": 0, "store": 1, "fetch": 2}
 _WRITE_LIMIT = 4096
 _NESTED_ENTRY = 0
+_HUGE_REFUSED = "hugerefused"
 
 
 class LabMachine:
@@ -52,6 +54,7 @@ class LabMachine:
         self._agent = lab.agent
         self._layout = layout
         self._session = session
+        self._huge_pages = False
         self._reader = StateReader(kernel, source)
 
     def execute(self, events: Sequence[Event]) -> list[Result]:
@@ -61,13 +64,22 @@ class LabMachine:
             LabError: if the agent refuses one.
             LabFailure: if the machine fails.
         """
-        programs = [self._commands(event) for event in events]
+        programs = [self._program(event) for event in events]
         replies = iter(self._agent.must([line for program in programs for line in program]))
         results = []
         for event, program in zip(events, programs, strict=True):
             answers = [next(replies) for _ in program]
-            results.append(self._result(event, answers))
+            asked = program[-1] == _HUGE_REFUSED
+            result = self._result(event, answers[:-1] if asked else answers)
+            results.append(result._replace(huge_refused=answers[-1]["count"]) if asked else result)
         return results
+
+    def _program(self, event: Event) -> list[str]:
+        """Return an event's commands; where huge pages are allowed, ask how many were refused."""
+        if isinstance(event, CreateVm):
+            self._huge_pages = False
+        self._huge_pages |= isinstance(event, AdviseHuge) and event.on
+        return self._commands(event) + [_HUGE_REFUSED] * self._huge_pages
 
     def execute_together(self, events: Sequence[Event]) -> list[Result]:
         """Execute events at the same time: hypercalls on their vCPUs, one event of the VMM.

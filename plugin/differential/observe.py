@@ -6,6 +6,7 @@ read out of the State that is compared afterwards.
 """
 
 import errno
+from dataclasses import replace
 
 from nestscope.decoders.compare import Difference
 from nestscope.sim.constants import U64
@@ -25,6 +26,11 @@ from nestscope.sim.facts import NOTHING_UNUSUAL, Observations
 
 def observations(event: Event, result: Result) -> Observations:
     """Return the facts that the answer to an event holds."""
+    facts = _of_event(event, result)
+    return replace(facts, huge_refused=result.huge_refused) if result.huge_refused else facts
+
+
+def _of_event(event: Event, result: Result) -> Observations:
     refused = -result.ret & U64
     match event:
         case CollapseHuge() | SplitHuge() if result.ret:

@@ -3,6 +3,7 @@
 from nestscope.plugin.qemu.errors import LabError
 from nestscope.sim.events import (
     AddSlot,
+    AdviseHuge,
     Age,
     AllocateHtab,
     ClearDirtyLog,
@@ -51,6 +52,8 @@ def vmm_command(event: VmmEvent) -> str:  # noqa: PLR0912  one an event
             return f"split {gpa:#x} {shift}"
         case Protect(gpa, length, writable):
             return f"protect {gpa:#x} {length:#x} {int(writable)}"
+        case AdviseHuge(gpa, length, on):
+            return f"thp {gpa:#x} {length:#x} {int(on)}"
         case Migrate(gpa, length):
             return f"migrate {gpa:#x} {length:#x}"
         case Remap(gpa, length):

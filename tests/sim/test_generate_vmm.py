@@ -38,7 +38,7 @@ def test_every_event_of_the_host_comes_and_most_are_accepted_and_refused() -> No
     accepted = {name for name, fine in done if fine}
     assert accepted >= {
         "AddSlot", "DeleteSlot", "MoveSlot", "SetSlotFlags", "GetDirtyLog", "CollapseHuge",
-        "SplitHuge", "Protect", "Migrate", "Remap", "Age", "DestroyVm", "CreateGuest",
+        "SplitHuge", "Protect", "Migrate", "Remap", "Age", "DestroyVm", "CreateGuest", "AdviseHuge",
         "SwitchToHpt", "SwitchToRadix",
     }  # fmt: skip
     refused = {name for name, fine in done if not fine}

@@ -79,6 +79,17 @@ def test_a_later_operation_needs_the_later_header(operation: op.Operation) -> No
         list(parse(text.replace("trace 2", "trace 1", 1)))
 
 
+def test_the_newest_verbs_need_version_4_inside_together_too() -> None:
+    for line in ("thp 0xc00000 0x200000 on", "together drop 1 | thp 0xc00000 0x200000 off"):
+        (operation,) = parse(f"nestscope-trace 4\n{line}\n")
+        assert format_operation(operation) == line
+        assert format_trace([operation]).startswith("nestscope-trace 4\n")
+        with pytest.raises(TraceError, match="needs the header 'nestscope-trace 4'"):
+            list(parse(f"nestscope-trace 3\n{line}\n"))
+    with pytest.raises(TraceError, match="neither `on` nor `off`"):
+        list(parse("nestscope-trace 4\nthp 0xc00000 0x200000 ro\n"))
+
+
 @given(newest_operation)
 def test_the_newest_operations_need_the_newest_header(operation: op.Operation) -> None:
     text = format_trace([ev.DeleteSlot(1), operation])
@@ -182,7 +193,7 @@ def test_an_error_names_line_and_column(line: str, column: int, why: str) -> Non
     assert f"line 3, column {column}" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "drop 3\n", "nestscope-trace 4\ndrop 3\n"])
+@pytest.mark.parametrize("text", ["", "drop 3\n", "nestscope-trace 5\ndrop 3\n"])
 def test_a_trace_without_its_header_is_refused(text: str) -> None:
     with pytest.raises(TraceError):
         list(parse(text))

@@ -71,6 +71,11 @@ void do_protect(const struct command *c);
 void do_migrate(const struct command *c);
 void do_remap(const struct command *c);
 
+/* thp.c: huge pages that faults bring. */
+void thp_settle(void);
+void do_thp(const struct command *c);
+void do_hugerefused(const struct command *c);
+
 /* age.c: the host looks whether pages were used. */
 int has_damon(void);
 void do_age(const struct command *c);

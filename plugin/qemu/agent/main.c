@@ -28,6 +28,8 @@
  *     discard GPA LEN                    madvise(MADV_DONTNEED); ret, as of all of host.c
  *     collapse GPA SHIFT | split GPA SHIFT
  *                                        a huge page comes, or becomes base pages
+ *     thp GPA LEN ON                     madvise: allow huge pages, or forbid them
+ *     hugerefused                        count: faults since that found no huge page
  *     protect GPA LEN WRITABLE           mprotect
  *     migrate GPA LEN | remap GPA LEN    the same contents in other host pages
  *     age GPA LEN                        the host clears R (`clear_young`)
@@ -110,7 +112,8 @@ static const struct {
 	{ "queue", do_queue },
 	{ "together", do_together }, { "answer", do_answer },
 	{ "listing", do_listing }, { "destroy", do_destroy }, { "dmesg", do_dmesg },
-	{ "crash", do_crash }, { "storm", do_storm },
+	{ "crash", do_crash }, { "storm", do_storm }, { "thp", do_thp },
+	{ "hugerefused", do_hugerefused },
 };
 
 void execute(const struct command *c)
@@ -250,6 +253,7 @@ int main(void)
 				printf("nestscope-agent: no command channel: %s\n", strerror(errno));
 				_exit(1);
 			}
+			thp_settle();
 			serve(fd);
 		}
 		waitpid(vmm, &status, 0);
