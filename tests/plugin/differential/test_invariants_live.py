@@ -12,6 +12,7 @@ from nestscope.sim.generate import random_operations
 from nestscope.sim.invariants import Violation, violations
 from nestscope.sim.layout import LAYOUT
 from nestscope.sim.operations import Operation
+from nestscope.sim.profile import CALM
 from nestscope.sim.trace import parse
 
 pytestmark = pytest.mark.kernel
@@ -51,7 +52,7 @@ def test_random_runs_keep_every_rule(clean_lab: Lab, seed: int) -> None:
     """Without nested guest 0: its entry for address 0 is finding 0001."""
     entries = 0
     with open_comparison(clean_lab) as live:
-        operations = random_operations(seed, LAYOUT)
+        operations = random_operations(seed, LAYOUT, CALM)
         ordinary = (each for each in operations if getattr(each, "l1_lpid", None) != 0)
         for operation in islice(ordinary, 300):
             step = live.comparison.step(operation)
