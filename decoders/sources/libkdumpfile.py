@@ -1,9 +1,10 @@
 """Kdump-compressed dumps with their pages read by libkdumpfile (`kdumpfile:FILE`).
 
 For whoever has the library but not the Python packages of lzo, snappy or zstd, or
-wants a second opinion. It is not what a plain file name gets: the library trusts its
-input. Version 0.5.1 ended the process (SIGSEGV) within three of our mutated dumps,
-in each of four tries, and a source of ours must survive any file.
+wants a second opinion. It is not what a plain file name gets, because a source of ours
+must survive any file: with version 0.5.1 the process ended (SIGSEGV) within three of our
+mutated dumps, in each of four tries. Whether the fault is the library's or in how it is
+called here was not found out.
 
 The headers and the bitmap are read by `kdump`, which checks them, so a page that is
 not in the dump is never asked for. C interface: libkdumpfile/kdumpfile.h.
