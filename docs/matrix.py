@@ -32,7 +32,8 @@ kdump-compressed dumps come from the real makedumpfile for ppc64el, given a dump
 `nestscope convert` made: zlib, lzo, zstd, not packed, split in three, flattened
 (`tests/plugin/dumps/test_makedumpfile.py`; its build has no snappy, which is tested on hand-made
 dumps and against libkdumpfile). `kdumpfile:FILE` has libkdumpfile unpack the pages; it is no
-default: in our trials with mutated dumps the process ended (SIGSEGV) in libkdumpfile 0.5.1; why was not found.
+default: in our trials with mutated dumps the process ended (SIGSEGV) in libkdumpfile 0.5.1, and
+why was not found.
 """
 
 
