@@ -8,7 +8,7 @@ import atexit
 import gc
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -62,6 +62,25 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from nestscope import __version__
+
+        print(f"nestscope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """See, check and prove what KVM-HV on POWER does with nested guests."""
+
+
 app.command("decode")(decode.decode)
 app.command("state")(state.state)
 app.command("walk")(walk.walk)

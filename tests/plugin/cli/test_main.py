@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,9 @@ def test_report_that_cannot_be_written_is_one_sentence(cli: Cli, tmp_path: Path)
     outcome = cli("report", "sample:6.12-64k", "-o", tmp_path / "no" / "report.html")
     assert outcome.status == 2
     assert "cannot be written: No such file or directory" in outcome.error
+
+
+def test_the_version_is_that_of_the_installed_package(cli: Cli) -> None:
+    outcome = cli("--version")
+    assert outcome.output == f"nestscope {version('nestscope')}\n"
+    assert outcome.status == 0
