@@ -96,6 +96,8 @@ def coverage(
     from nestscope.plugin.present.terminal import terminal
     from nestscope.plugin.qemu.kernels import choose_kernel
     from nestscope.plugin.qemu.lab import QEMU, Lab
+    from nestscope.sim.layout import VCPUS
+    from nestscope.sim.operations import Together
 
     files = choose_kernel(kernel, vmlinux, modules)
     text = ModuleText.of_module(files.modules_dir, MODULE)
@@ -103,6 +105,8 @@ def coverage(
     own = not traces and random_steps is None
     rounds = storm if storm is not None else _STORM if own else 0
     stormy = [make_plan(shipped_storm(), None, seed)] if own else plans
+    at_once = any(isinstance(one, Together) for plan in plans for one in plan.operations)
+    processors = VCPUS if at_once else 2 if rounds else 1
     counts: Counter[int] = Counter()
     runs: list[str] = []
     # What is true of every machine that was measured.
@@ -121,7 +125,7 @@ def coverage(
             memory=memory,
             qemu=program,
             coverage=True,
-            processors=2 if rounds else 1,
+            processors=processors,
         ) as lab:
             if not lab.behaviour.sets_rc:
                 conditions.discard("sets_rc")

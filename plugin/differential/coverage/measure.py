@@ -13,6 +13,7 @@ from nestscope.plugin.differential.plan import Plan
 from nestscope.plugin.differential.session import open_machine
 from nestscope.plugin.qemu.lab import Lab
 from nestscope.sim.guest import Guest
+from nestscope.sim.operations import Together
 
 _TRACES = Path(__file__).parent / "traces"
 
@@ -54,12 +55,12 @@ def measure(
         open_coverage(lab, live.machine.kernel, patterns, text) as coverage,
     ):
         for plan in plans:
-            _run(lab, live.machine, plan)
+            run_plan(lab, live.machine, plan)
             progress(plan.name, len(coverage.new_blocks()))
         if storm:
             lab.agent.must(["storm 1"])
             for plan in storm:
-                _run(lab, live.machine, plan)
+                run_plan(lab, live.machine, plan)
             progress(f"{len(storm)} programs in a storm", len(coverage.new_blocks()))
             lab.agent.must(["storm 0"])
         if failures:
@@ -68,9 +69,16 @@ def measure(
         return list(coverage.functions), Counter(coverage.counts())
 
 
-def _run(lab: Lab, machine: LabMachine, plan: Plan) -> None:
+def run_plan(lab: Lab, machine: LabMachine, plan: Plan) -> None:
+    """Run a plan in a new VM, without looking at what it did, and end the VM.
+
+    Raises:
+        NestscopeError: if the agent cannot do an operation.
+    """
     guest = Guest()
     machine.execute(guest.setup())
     for operation in plan.operations:
-        machine.execute(guest.lower(operation))
+        together = isinstance(operation, Together)
+        execute = machine.execute_together if together else machine.execute
+        execute(guest.lower(operation))
     lab.agent.must(["destroy"])

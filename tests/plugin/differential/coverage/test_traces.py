@@ -12,8 +12,10 @@ from nestscope.plugin.differential.coverage.measure import shipped_storm, shippe
 from nestscope.plugin.differential.trace_file import read_trace
 from nestscope.plugin.qemu.kernel_files import KernelFiles
 from nestscope.plugin.qemu.lab import QEMU
-from nestscope.sim.events import CollapseHuge
+from nestscope.sim.events import CollapseHuge, MoveSlot
+from nestscope.sim.operations import Tlbie, Together
 
+RIC_ALL = 2
 NEWER_QEMU = "NESTSCOPE_QEMU_RC"
 """Names a QEMU that interrupts for R and C, 8.2 or later, to be measured as well."""
 
@@ -27,6 +29,15 @@ def test_huge_pages_of_both_sizes_are_among_them() -> None:
     operations = [operation for path in shipped_traces() for operation in read_trace(path)]
     shifts = {operation.shift for operation in operations if isinstance(operation, CollapseHuge)}
     assert shifts == {21, 30}
+
+
+def test_drops_and_moved_memslots_meet_other_vcpus() -> None:
+    operations = [operation for path in shipped_traces() for operation in read_trace(path)]
+    races = [operation.operations for operation in operations if isinstance(operation, Together)]
+    assert any(
+        sum(isinstance(one, Tlbie) and one.ric == RIC_ALL for one in race) > 1 for race in races
+    )
+    assert any(isinstance(one, MoveSlot) for race in races for one in race)
 
 
 @pytest.mark.kernel
@@ -52,5 +63,5 @@ def test_every_block_that_does_not_run_has_a_reason_and_no_reason_is_wrong(
         if not block["count"] and "reason" not in block
     }
     assert unexplained == set()
-    most = [f for f in document["functions"] if f["percent_of_possible"] < 80]
-    assert len(programs) == 1 or most == []
+    short = [f for f in document["functions"] if f["percent_of_possible"] < 90]
+    assert len(programs) == 1 or short == []
