@@ -177,6 +177,14 @@ class AdviseHuge:
 
 
 @dataclass(frozen=True, slots=True)
+class Fork:
+    """The VMM forks a child, which ends at once: its own pages are left read-only.
+
+    The next write to one finds that nobody shares it, or copies it.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Age:
     """The host clears R over a guest range (`clear_young`): `ret` is 1 if any was set."""
 
@@ -228,6 +236,7 @@ VmmEvent = (
     | SplitHuge
     | Protect
     | AdviseHuge
+    | Fork
     | Age
     | TestAge
     | DestroyVm

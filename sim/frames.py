@@ -4,6 +4,9 @@ Numbers are never used twice; those of a huge page are consecutive and aligned. 
 that was never written reads as zeros.
 """
 
+ZERO_FRAME = 1
+"""The shared zero page; 0 is never a frame."""
+
 
 class Frames:
     """Frames of one host; `page_shift` is log2 of the size of one in bytes.

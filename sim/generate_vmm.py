@@ -22,6 +22,7 @@ from nestscope.sim.events import (
     CollapseHuge,
     DeleteSlot,
     DestroyVm,
+    Fork,
     GetDirtyLog,
     Migrate,
     MoveSlot,
@@ -241,18 +242,17 @@ class VmmMaker:
         return all(self.fits(slot, hva) for hva in self.advised)
 
     def advise_huge(self) -> Iterator[Operation]:
-        """Huge pages are allowed in whole blocks of a slot, or forbidden anywhere."""
-        slot = self.random.choice(self.all_slots())
-        if self.random.random() < 0.2:
-            yield AdviseHuge(*self.range_of_pages(), on=False)
-            return
-        first = max(slot.hva, self.layout.userspace_addr + self.layout.data)
-        blocks = range(-(-first // LARGE) * LARGE, slot.hva + slot.size - LARGE + 1, LARGE)[:8]
-        if blocks:
-            hva = self.random.choice(blocks)
-            if all(self.fits(other, hva) for other in self.slots.values()):
-                self.advised.add(hva)
-                yield AdviseHuge(slot.gpa + hva - slot.hva, LARGE, on=True)
+        """Huge pages are allowed in a whole block, or forbidden in it or in one of its pages."""
+        block = self.block()
+        hva = self.layout.userspace_addr + block
+        kind = self.random.random()
+        if kind < 0.1:
+            yield AdviseHuge(block + self.random.randrange(0, LARGE, PAGE), PAGE, on=False)
+        elif kind < 0.2:
+            yield AdviseHuge(block, LARGE, on=False)
+        elif all(self.fits(slot, hva) for slot in self.slots.values()):
+            self.advised.add(hva)
+            yield AdviseHuge(block, LARGE, on=True)
 
     def split(self) -> Iterator[Operation]:
         """A huge page is mapped by base pages, if there is one."""
@@ -286,6 +286,10 @@ class VmmMaker:
     def age(self) -> Iterator[Operation]:
         """The host clears R."""
         yield Age(self.page(), PAGE)
+
+    def fork(self) -> Iterator[Operation]:
+        """A child comes and goes."""
+        yield Fork()
 
     def destroy(self) -> Iterator[Operation]:
         """The VM ends in the middle and begins anew."""

@@ -9,12 +9,10 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from nestscope.sim.constants import PMD_SHIFT, PUD_SHIFT
-from nestscope.sim.frames import Frames
+from nestscope.sim.fork import unshare
+from nestscope.sim.frames import ZERO_FRAME, Frames
 from nestscope.sim.steps import Steps
 from nestscope.sim.vmas import Vmas
-
-ZERO_FRAME = 1
-"""The shared zero page; 0 is never a frame."""
 
 
 class MmuNotifier(Protocol):
@@ -34,11 +32,11 @@ class HostMemory(Frames):
 
     `pages`: frames of base pages, by hva >> page_shift. `huge[shift]`: first
     frames of huge pages, by hva >> shift. `protected`: pages that the VMM made
-    read-only. `tables`: blocks (hva >> 21) with a table of base pages, which stays when
-    the pages go. `huge_refused`: faults to come that find no memory for a huge page.
-    `parts`: frames of a huge page that is mapped by base pages (a folio whose mapping was
-    split), with the folio's first frame. Methods that change translations are paths
-    (`sim.steps`), because the notifier runs before and after them.
+    read-only. `shared`: private pages that fork made read-only. `tables`: blocks
+    (hva >> 21) with a table of base pages, which stays when the pages go.
+    `huge_refused`: faults to come that find no memory for a huge page. `parts`: frames of
+    a huge page that is mapped by base pages, with its first frame. Methods that change
+    translations are paths (`sim.steps`): the notifier runs before and after them.
     """
 
     __slots__ = (
@@ -48,6 +46,7 @@ class HostMemory(Frames):
         "pages",
         "parts",
         "protected",
+        "shared",
         "tables",
         "vmas",
     )
@@ -57,6 +56,7 @@ class HostMemory(Frames):
         self.pages: dict[int, int] = {}
         self.huge: dict[int, dict[int, int]] = {}
         self.protected: set[int] = set()
+        self.shared: set[int] = set()
         self.parts: dict[int, int] = {}
         self.vmas = Vmas()
         self.tables: set[int] = set()
@@ -96,7 +96,7 @@ class HostMemory(Frames):
         frame = self.pages.get(page)
         if frame is None and self.huge:
             frame = self.find(page)[0]
-        if not frame or frame == ZERO_FRAME or page in self.protected:
+        if not frame or frame == ZERO_FRAME or page in self.protected or page in self.shared:
             return 0
         return frame
 
@@ -109,6 +109,8 @@ class HostMemory(Frames):
         frame = self.private_frame(page)
         if frame or page in self.protected:
             return frame
+        if page in self.shared:
+            return (yield from unshare(self, page))
         if self.pages.get(page) != ZERO_FRAME:
             return self.fault_huge(page) or self.new_page(page)
         start = page << self.page_shift
@@ -126,6 +128,9 @@ class HostMemory(Frames):
     def map_page(self, page: int, frame: int) -> int:
         """Map a base page; return its frame. Its table comes with the first one."""
         self.pages[page] = frame
+        self.shared.discard(page)
+        if frame != ZERO_FRAME:
+            self.vmas.make_private(page << self.page_shift)
         self.tables.add(page >> PMD_SHIFT - self.page_shift)
         return frame
 
@@ -141,6 +146,7 @@ class HostMemory(Frames):
         if self.huge_refused:
             self.huge_refused -= 1
             return 0
+        self.vmas.make_private(block << PMD_SHIFT)
         self.huge.setdefault(PMD_SHIFT, {})[block] = self.fresh_block(PMD_SHIFT)
         return self.find(page)[0]
 
@@ -209,6 +215,7 @@ class HostMemory(Frames):
             first = self.huge[shift].pop(at >> shift)
             for frame in range(first, first + (1 << shift - self.page_shift)):
                 self.contents.pop(frame, None)
+        self.shared.difference_update(range(hva >> self.page_shift, end >> self.page_shift))
         yield from self.after(hva, end)
 
     def held_pages(self, hva: int, end: int) -> list[int]:
@@ -250,7 +257,9 @@ class HostMemory(Frames):
                 yield from self.dissolve(first + i, frame)
                 if moved is None or moved >> i & 1:
                     yield from self.before(at, at + self.page_size)
+                    shared = self.shared & {first + i}
                     self.move_contents(frame, self.new_page(first + i))
+                    self.shared |= shared
                     yield from self.after(at, at + self.page_size)
 
     def dissolve(self, page: int, frame: int) -> Steps[None]:
@@ -334,7 +343,9 @@ class HostMemory(Frames):
             for i in range(1 << size - self.page_shift):
                 self.move_contents(old + i, first + (at >> self.page_shift) - base + i)
         self.huge.setdefault(shift, {})[hva >> shift] = first
-        self.tables -= set(range(hva >> PMD_SHIFT, end >> PMD_SHIFT))
+        self.tables.difference_update(range(hva >> PMD_SHIFT, end >> PMD_SHIFT))
+        self.shared.difference_update(range(base, end >> self.page_shift))
+        self.vmas.make_private(hva)
         yield from self.after(hva, end)
 
     def split(self, hva: int, shift: int) -> Steps[None]:
@@ -347,8 +358,9 @@ class HostMemory(Frames):
         first = self.huge.get(shift, {}).pop(hva >> shift, None)
         if first is not None:
             for i in range(1 << shift - self.page_shift):
-                self.map_page((hva >> self.page_shift) + i, first + i)
+                self.pages[(hva >> self.page_shift) + i] = first + i
                 self.parts[first + i] = first
+            self.tables.update(range(hva >> PMD_SHIFT, end >> PMD_SHIFT))
             if not self.huge[shift]:
                 del self.huge[shift]
         yield from self.after(hva, end)

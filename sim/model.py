@@ -18,8 +18,9 @@ from nestscope.sim.entry_state import prepared_regs, prepared_state
 from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.events import DONE, Access, CreateVm, DestroyVm, Event, Hcall, LoadCode, Result
 from nestscope.sim.facts import NOTHING_UNUSUAL, HostFacts, Observations
+from nestscope.sim.frames import ZERO_FRAME
 from nestscope.sim.hardware import access_fault
-from nestscope.sim.hostmm import ZERO_FRAME, HostMemory
+from nestscope.sim.hostmm import HostMemory
 from nestscope.sim.instantiate import guest_access
 from nestscope.sim.kvm import Kvm
 from nestscope.sim.layout import LAYOUT, GuestLayout

@@ -5,8 +5,8 @@ from nestscope.sim.constants import EFFECTIVE_BITS
 from nestscope.sim.entry_state import UNKNOWN
 from nestscope.sim.errors import HostDamageError, UnmodelledError
 from nestscope.sim.fault import Fault
+from nestscope.sim.frames import ZERO_FRAME
 from nestscope.sim.hardware import access_fault
-from nestscope.sim.hostmm import ZERO_FRAME
 from nestscope.sim.kvm import Kvm, NestedGuest
 from nestscope.sim.payload import INSTRUCTION
 from nestscope.sim.tree import RadixTree

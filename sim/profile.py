@@ -61,6 +61,7 @@ class Profile:
     migrate: float = 0
     remap: float = 0
     age: float = 0
+    fork: float = 0
     destroy: float = 0
     switch_mmu: float = 0
     together: float = 0
@@ -91,6 +92,7 @@ HOST = replace(
     migrate=0.5,
     remap=0.7,
     age=1,
+    fork=1,
     destroy=0.1,
     switch_mmu=0.1,
     together=1,

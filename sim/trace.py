@@ -45,6 +45,7 @@ With the header `nestscope-trace 3`, also:
 With the header `nestscope-trace 4`, also:
 
     thp 0xc00000 0x200000 on
+    fork
 
 A trace is written with the lowest header that knows all its verbs.
 
@@ -63,6 +64,7 @@ from nestscope.sim.events import (
     CollapseHuge,
     DeleteSlot,
     DestroyVm,
+    Fork,
     GetDirtyLog,
     Migrate,
     MoveSlot,
@@ -172,6 +174,7 @@ _PARSERS_3: dict[str, Callable[[Words], Operation]] = {
 
 _PARSERS_4: dict[str, Callable[[Words], Operation]] = {
     "thp": lambda w: AdviseHuge(w.number("gpa"), w.number("the length"), w.on()),
+    "fork": lambda _: Fork(),
 }
 """Verbs that came with version 4."""
 
@@ -314,6 +317,8 @@ def _format_later(  # noqa: PLR0912  one a verb
             return f"protect {gpa:#x} {length:#x} {'rw' if writable else 'ro'}"
         case AdviseHuge(gpa, length, on):
             return f"thp {gpa:#x} {length:#x} {'on' if on else 'off'}"
+        case Fork():
+            return "fork"
         case Age(gpa, length):
             return f"age {gpa:#x} {length:#x}"
         case TestAge(gpa):

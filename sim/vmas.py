@@ -5,7 +5,7 @@ range, Linux splits the mapping of that range whether or not there is a huge pag
 tells the MMU notifier so (`vma_adjust_trans_huge`, `__split_huge_pmd`).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from nestscope.sim.constants import PMD_SHIFT
@@ -19,7 +19,8 @@ class Vma:
 
     `writable`: PROT_WRITE. `origin`: where its pages were first mapped, 0 for in place;
     ranges that came from elsewhere (mremap) do not merge with others (`vm_pgoff`).
-    `thp`: VM_HUGEPAGE, or else VM_NOHUGEPAGE.
+    `thp`: VM_HUGEPAGE, or else VM_NOHUGEPAGE. `anon`: it has had a private page
+    (`anon_vma`); only then fork copies its page tables (`vma_needs_copy`).
     """
 
     start: int
@@ -27,6 +28,7 @@ class Vma:
     writable: bool = True
     origin: int = 0
     thp: bool = False
+    anon: bool = field(default=False, compare=False)
 
     def merges(self, following: "Vma") -> bool:
         """Whether it is one with the VMA that follows."""
@@ -67,6 +69,12 @@ class Vmas:
     def advise_huge(self, start: int, end: int, *, on: bool) -> list[Change]:
         """madvise: allow or forbid huge pages; as `protect`."""
         return self.change(start, end, {"thp": on})
+
+    def make_private(self, hva: int) -> None:
+        """Know that the VMA at `hva` has a private page (`anon_vma_prepare`)."""
+        for i, vma in enumerate(self.vmas):
+            if vma.start <= hva < vma.end and not vma.anon:
+                self.vmas[i] = replace(vma, anon=True)
 
     def allows_huge(self, block: int) -> bool:
         """Whether a fault may bring a huge page at hva `block`: all of it in one such VMA.
@@ -112,7 +120,8 @@ class Vmas:
         merged: list[Vma] = []
         for vma in sorted(self.vmas, key=lambda vma: vma.start):
             if merged and merged[-1].merges(vma):
-                merged[-1] = replace(merged[-1], end=vma.end)
+                anon = merged[-1].anon or vma.anon
+                merged[-1] = replace(merged[-1], end=vma.end, anon=anon)
             else:
                 merged.append(vma)
         self.vmas = merged

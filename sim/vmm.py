@@ -14,6 +14,7 @@ from nestscope.sim.events import (
     DeleteSlot,
     Discard,
     Event,
+    Fork,
     GetDirtyLog,
     Migrate,
     MoveSlot,
@@ -27,6 +28,7 @@ from nestscope.sim.events import (
     TestAge,
     Write,
 )
+from nestscope.sim.fork import fork
 from nestscope.sim.hostmm import HUGE_SHIFTS
 from nestscope.sim.kvm import Kvm, Memslot
 from nestscope.sim.lifecycle import allocate_htab, switch_to_hpt, switch_to_radix
@@ -92,6 +94,8 @@ def memory_path(kvm: Kvm, event: Event) -> Steps[Result]:
             yield from kvm.memory.protect(hva, length, writable=writable)
         case AdviseHuge(gpa, length, on):
             yield from kvm.memory.advise_huge(hva_of_range(kvm, gpa, length), length, on=on)
+        case Fork():
+            yield from fork(kvm.memory)
         case CollapseHuge(gpa, shift):
             yield from kvm.memory.collapse(aligned_hva(kvm, gpa, shift), shift)
             forget_payload(kvm)

@@ -16,6 +16,7 @@ from nestscope.sim.events import (
     AllocateHtab,
     CollapseHuge,
     Event,
+    Fork,
     Migrate,
     MoveSlot,
     Result,
@@ -33,7 +34,7 @@ def observations(event: Event, result: Result) -> Observations:
 def _of_event(event: Event, result: Result) -> Observations:
     refused = -result.ret & U64
     match event:
-        case CollapseHuge() | SplitHuge() if result.ret:
+        case CollapseHuge() | SplitHuge() | Fork() if result.ret:
             return Observations(refused=refused)
         case Migrate():
             return Observations(moved=result.value)

@@ -10,6 +10,7 @@ from nestscope.sim.events import (
     CollapseHuge,
     DeleteSlot,
     DestroyVm,
+    Fork,
     GetDirtyLog,
     Migrate,
     MoveSlot,
@@ -54,6 +55,8 @@ def vmm_command(event: VmmEvent) -> str:  # noqa: PLR0912  one an event
             return f"protect {gpa:#x} {length:#x} {int(writable)}"
         case AdviseHuge(gpa, length, on):
             return f"thp {gpa:#x} {length:#x} {int(on)}"
+        case Fork():
+            return "fork"
         case Migrate(gpa, length):
             return f"migrate {gpa:#x} {length:#x}"
         case Remap(gpa, length):

@@ -78,7 +78,10 @@ class Oracle:
                         self.back(at, self.base, next(self.names))
 
     def moved(self, start: int, end: int) -> None:
-        """The host moves private pages elsewhere."""
+        """The host moves private pages elsewhere; huge ones are split before."""
+        for held in list(self.backing):
+            if held.meets(start, end) and held.page is not ZERO and held.size > self.base:
+                self.split(held.start)
         self.invalidate(start, end)
         for held in self.backing:
             if held.meets(start, end) and held.page is not ZERO:

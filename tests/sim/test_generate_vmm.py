@@ -32,13 +32,14 @@ def test_programs_of_the_host_keep_the_invariants(seed: int, page_shift: int) ->
 def test_every_event_of_the_host_comes_and_most_are_accepted_and_refused() -> None:
     world = World(start=False, pseries=False)
     done: set[tuple[str, bool]] = set()
-    for operation in islice(random_operations(3, LAYOUT, HOST), 6000):
+    for operation in islice(random_operations(10, LAYOUT, HOST), 6000):
         result = world.do(operation)
         done.add((type(operation).__name__, result.ret == 0))
     accepted = {name for name, fine in done if fine}
     assert accepted >= {
         "AddSlot", "DeleteSlot", "MoveSlot", "SetSlotFlags", "GetDirtyLog", "CollapseHuge",
-        "SplitHuge", "Protect", "Migrate", "Remap", "Age", "DestroyVm", "CreateGuest", "AdviseHuge",
+        "SplitHuge", "Protect", "Migrate", "Remap", "Age", "DestroyVm", "CreateGuest",
+        "AdviseHuge", "Fork",
         "SwitchToHpt", "SwitchToRadix",
     }  # fmt: skip
     refused = {name for name, fine in done if not fine}

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nestscope.sim.hostmm import ZERO_FRAME, HostMemory
+from nestscope.sim.frames import ZERO_FRAME
+from nestscope.sim.hostmm import HostMemory
 from nestscope.sim.steps import Steps, drain
 
 PAGE = 1 << 16

@@ -8,7 +8,8 @@ from nestscope.sim.constants import PMD_SHIFT
 from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.events import AdviseHuge
 from nestscope.sim.facts import Observations
-from nestscope.sim.hostmm import ZERO_FRAME, HostMemory
+from nestscope.sim.frames import ZERO_FRAME
+from nestscope.sim.hostmm import HostMemory
 from nestscope.sim.layout import LAYOUT
 from nestscope.sim.steps import drain
 

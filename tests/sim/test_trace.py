@@ -80,7 +80,7 @@ def test_a_later_operation_needs_the_later_header(operation: op.Operation) -> No
 
 
 def test_the_newest_verbs_need_version_4_inside_together_too() -> None:
-    for line in ("thp 0xc00000 0x200000 on", "together drop 1 | thp 0xc00000 0x200000 off"):
+    for line in ("fork", "thp 0xc00000 0x200000 on", "together drop 1 | thp 0xc00000 0x200000 off"):
         (operation,) = parse(f"nestscope-trace 4\n{line}\n")
         assert format_operation(operation) == line
         assert format_trace([operation]).startswith("nestscope-trace 4\n")

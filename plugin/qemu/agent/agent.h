@@ -70,8 +70,11 @@ void do_split(const struct command *c);
 void do_protect(const struct command *c);
 void do_migrate(const struct command *c);
 void do_remap(const struct command *c);
+void do_fork(const struct command *c);
 
 /* thp.c: huge pages that faults bring. */
+#define LRU_GEN "/sys/kernel/mm/lru_gen/enabled"
+void tune(const char *path, const char *value);
 void thp_settle(void);
 void do_thp(const struct command *c);
 void do_hugerefused(const struct command *c);

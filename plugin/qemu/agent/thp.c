@@ -12,7 +12,7 @@
 
 #define THP "/sys/kernel/mm/transparent_hugepage/"
 
-static void tune(const char *path, const char *value)
+void tune(const char *path, const char *value)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
 
@@ -43,7 +43,9 @@ static unsigned long refused(void)
 /*
  * Only what a trace says shall happen: khugepaged sleeps for days after the scan that its
  * first VMA starts at once, no fault moves pages out of the way, and a read of nothing
- * brings a page of its own instead of the huge zero page.
+ * brings a page of its own instead of the huge zero page. Pages that were used wait in no
+ * batch (as they do without the multi-generational LRU): a waiting page counts as shared, and
+ * the first write after a fork would copy it.
  */
 void thp_settle(void)
 {
@@ -53,6 +55,7 @@ void thp_settle(void)
 	tune(THP "khugepaged/scan_sleep_millisecs", "1000000000");
 	tune(THP "defrag", "never");
 	tune(THP "use_zero_page", "0");
+	tune(LRU_GEN, "y");
 	first = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (first == MAP_FAILED)
 		return;
