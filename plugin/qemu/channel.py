@@ -25,12 +25,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from nestscope.plugin.qemu.errors import LabError
+from nestscope.plugin.qemu.errors import LabError, RefusedError
 
 SILENCE_SECONDS = 9.0
 _POLL_SECONDS = 0.2
 _LINE_LIMIT = 64 << 10
 _BYTES_LIMIT = 256 << 20
+_IMPOSSIBLE = frozenset({"arguments", "no-slot"})
+"""Errors with which the agent refuses a command before it does anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +138,14 @@ class Agent:
         """As `run`, but a command that was refused is an error.
 
         Raises:
+            RefusedError: if the first command's arguments are impossible.
             LabError: naming the first command that was refused.
         """
         replies = self.run(commands, timeout)
-        for reply in replies:
+        for number, reply in enumerate(replies):
             if reply.error is not None:
-                raise LabError(
+                impossible = number == 0 and reply.error in _IMPOSSIBLE
+                raise (RefusedError if impossible else LabError)(
                     f"the agent could not do '{shorten(reply.command)}': {reply.error} "
                     f"{' '.join(f'{k}={v}' for k, v in reply.values.items())}"
                 )

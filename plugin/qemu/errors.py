@@ -11,6 +11,10 @@ class LabError(NestscopeError):
     """The lab cannot be set up or used: one sentence, and what to do."""
 
 
+class RefusedError(LabError):
+    """The agent refused a command because of its arguments, and nothing was changed by it."""
+
+
 class LabFailure(NestscopeError):  # noqa: N818  (a result of a run, not a mistake of the user)
     """The machine failed while it was used.
 

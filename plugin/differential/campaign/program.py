@@ -18,7 +18,7 @@ from nestscope.plugin.differential.campaign.trouble import (
 )
 from nestscope.plugin.differential.runner import Comparison, Step
 from nestscope.plugin.mi.errors import MiError
-from nestscope.plugin.qemu.errors import LabError, LabFailure
+from nestscope.plugin.qemu.errors import LabError, LabFailure, RefusedError
 from nestscope.sim.errors import GuestLayoutError, UnmodelledError
 from nestscope.sim.invariants import Violation, violations
 from nestscope.sim.operations import Operation
@@ -151,8 +151,8 @@ class _Run:
             self.executed.append(operation)
             try:
                 step = comparison.step(operation, self.station.disturbance(self.compared + 1))
-            except GuestLayoutError:
-                # The guest has no room for it: what another operation left is missing.
+            except (GuestLayoutError, RefusedError):
+                # What another operation left is missing, or no VMM could ask for this.
                 self.executed.pop()
                 self.refused += 1
                 continue

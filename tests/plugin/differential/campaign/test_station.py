@@ -158,3 +158,17 @@ def test_every_seeded_defect_is_found(kernel_files: KernelFiles, name: str) -> N
     with station_with(Target(kernel_files.name, "pseries"), DEFECTS[name]) as hurt:
         results = (run_program(hurt, random(seed, 300)) for seed in range(1, 11))
         assert any(result.trouble is not None for result in results)
+
+
+def test_what_no_vmm_can_ask_for_is_left_out_and_no_trouble(station: Station) -> None:
+    """Mutation and shrinking make such operations; the agent refuses them and does nothing."""
+    impossible = [
+        "age 0x4400000 0x10000",
+        "collapse 0xffffffffffffffff 2M",
+        "tlbie ric=18446744073709551608 prs=0 r=1 is=0 lpid=1 ap=5 epn=0xfffffff000",
+    ]
+    program = parse("\n".join(["nestscope-trace 2", *impossible, f"ptcr {LAYOUT.ptcr:#x}"]))
+    result = run_program(station, tuple(program))
+    assert result.trouble is None
+    assert result.refused == len(impossible)
+    assert result.steps == 1
