@@ -28,6 +28,8 @@ class HostFacts:
     (CONFIG_HAVE_KVM_READONLY_MEM, which no architecture code for POWER selects:
     there the branches for read-only slots cannot be reached).
     `ages_by_reclaim`: pages are aged when they are to be reclaimed, as without DAMON.
+    `split_to_zero_page`: of a huge page that is split, parts of zeros become the zero
+    page (since b1f202060afe, 6.12).
     """
 
     page_shift: int = 16
@@ -40,6 +42,7 @@ class HostFacts:
     reads_instructions: bool = False
     readonly_memslots: bool = False
     ages_by_reclaim: bool = False
+    split_to_zero_page: bool = False
 
 
 PLACES = (

@@ -34,6 +34,10 @@ class Frames:
         content = self.contents.get(frame)
         return bytes(length) if content is None else bytes(content[offset : offset + length])
 
+    def is_zero(self, frame: int) -> bool:
+        """Return whether a frame holds nothing but zeros."""
+        return not any(self.contents.get(frame, b""))
+
     def move_contents(self, old: int, new: int) -> None:
         """Give the contents of one frame to another."""
         content = self.contents.pop(old, None)

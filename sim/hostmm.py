@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from nestscope.sim.constants import PMD_SHIFT, PUD_SHIFT
+from nestscope.sim.folio import dissolve
 from nestscope.sim.fork import unshare
 from nestscope.sim.frames import ZERO_FRAME, Frames
 from nestscope.sim.steps import Steps
@@ -47,12 +48,20 @@ class HostMemory(Frames):
         "parts",
         "protected",
         "shared",
+        "split_to_zero_page",
         "tables",
         "vmas",
     )
 
-    def __init__(self, page_shift: int, first_frame: int = ZERO_FRAME + 1) -> None:
+    def __init__(
+        self,
+        page_shift: int,
+        first_frame: int = ZERO_FRAME + 1,
+        *,
+        split_to_zero_page: bool = False,
+    ) -> None:
         super().__init__(page_shift, first_frame)
+        self.split_to_zero_page = split_to_zero_page
         self.pages: dict[int, int] = {}
         self.huge: dict[int, dict[int, int]] = {}
         self.protected: set[int] = set()
@@ -254,24 +263,15 @@ class HostMemory(Frames):
             if frame != ZERO_FRAME:
                 if shift:
                     yield from self.split(at & -1 << shift, shift)
-                yield from self.dissolve(first + i, frame)
+                yield from dissolve(self, first + i, frame)
+                if self.pages[first + i] == ZERO_FRAME:
+                    continue  # it held nothing but zeros
                 if moved is None or moved >> i & 1:
                     yield from self.before(at, at + self.page_size)
                     shared = self.shared & {first + i}
                     self.move_contents(frame, self.new_page(first + i))
                     self.shared |= shared
                     yield from self.after(at, at + self.page_size)
-
-    def dissolve(self, page: int, frame: int) -> Steps[None]:
-        """Make base pages of their own of the folio that `frame` is a part of."""
-        first = self.parts.get(frame)
-        if first is None:
-            return
-        start = page - (frame - first) << self.page_shift
-        yield from self.before(start, start + (1 << PMD_SHIFT))
-        for part in range(first, first + (1 << PMD_SHIFT - self.page_shift)):
-            self.parts.pop(part, None)
-        yield from self.after(start, start + (1 << PMD_SHIFT))
 
     def age(self, hva: int, length: int, *, by_reclaim: bool) -> Steps[list[tuple[int, int]]]:
         """Return the ranges `(start, end)` of which the notifier is told to clear R.
@@ -290,7 +290,7 @@ class HostMemory(Frames):
             if by_reclaim:
                 if shift:
                     yield from self.split(at & -1 << shift, shift)
-                yield from self.dissolve(page, frame)
+                yield from dissolve(self, page, frame)
                 ranges.append((at, at + self.page_size))
             else:
                 ranges.append((at, at + (1 << (shift or self.page_shift)) + 1))

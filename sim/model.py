@@ -98,7 +98,11 @@ class Model:
         """Make the VM; its memory has frames that no earlier VM had."""
         if self._kvm is not None:
             raise UnmodelledError("a second VM")
-        self._kvm = Kvm(self.facts, HostMemory(self.facts.page_shift, self._next_frame))
+        facts = self.facts
+        memory = HostMemory(
+            facts.page_shift, self._next_frame, split_to_zero_page=facts.split_to_zero_page
+        )
+        self._kvm = Kvm(facts, memory)
         self._kvm.mixed = self.mixed
         notifier.register(self._kvm)
 

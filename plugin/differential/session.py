@@ -84,6 +84,7 @@ def host_facts(lab: Lab, kernel: Kernel) -> HostFacts:
         LabError: if the lab has a VM already and was not probed before.
     """
     bare_metal = lab.machine.bare_metal
+    hello, split = lab.agent.must(["hello", "splitzero"])
     return HostFacts(
         page_shift=kernel.page_shift,
         rc_by_hardware=lab.behaviour.sets_rc,
@@ -93,7 +94,8 @@ def host_facts(lab: Lab, kernel: Kernel) -> HostFacts:
         reads_instructions=bare_metal,
         pseries=not bare_metal,
         release=kernel.release,
-        ages_by_reclaim=not lab.agent.must(["hello"])[0]["damon"],
+        ages_by_reclaim=not hello["damon"],
+        split_to_zero_page=bool(split["zero"]),
     )
 
 

@@ -78,6 +78,7 @@ void tune(const char *path, const char *value);
 void thp_settle(void);
 void do_thp(const struct command *c);
 void do_hugerefused(const struct command *c);
+void do_splitzero(const struct command *c);
 
 /* age.c: the host looks whether pages were used. */
 int has_damon(void);
