@@ -21,10 +21,12 @@ def test_the_model_after_random_operations(
     page_shift: int, profile: str, byteorder: ByteOrder
 ) -> None:
     world = World(start=False, page_shift=page_shift)
+    most = 0  # the VM may end and begin again
     for number, operation in enumerate(islice(random_operations(5, LAYOUT), 400)):
         world.do(operation)
         if number % 80 == 79:
             image = build_image(world.state, profile_types(profile), byteorder=byteorder, seed=1)
             found = read_state(image.memory, image.kernel, SOURCE)
             assert without_addresses(found) == without_addresses(world.state)
-    assert len(world.chains()) > 5
+            most = max(most, len(world.chains()))
+    assert most > 5
