@@ -18,6 +18,8 @@ SHOWN = 34
 """Lines of output that the transcript keeps of each command."""
 LIMIT = 1800
 """Seconds that a command may take."""
+DOWNLOAD = re.compile(r"(Get|Hit|Ign|Err):\d+ ")
+"""apt's lines about single files: where they come from is a matter of the machine."""
 READY = "Ctrl-C ends the machine"
 
 NESTSCOPE = ".venv/bin/nestscope"
@@ -50,7 +52,8 @@ def main() -> int:
     parts = [
         "# First use\n",
         "What a new user sees, with the commands of the README and nothing else. Written by",
-        "`docs/first_use.py` on a fresh machine; long outputs are cut where it says so.\n",
+        "`docs/first_use.py` on a fresh machine; long outputs are cut where it says so,",
+        "and apt's lines about single downloads are left out.\n",
     ]
     failed = 0
     for title, commands in SECTIONS.items():
@@ -129,8 +132,8 @@ def end(process: "subprocess.Popen[str]") -> None:
 
 def transcript(command: str, output: str, status: int, seconds: float) -> str:
     """Return a command and its output as Markdown."""
-    home = str(ROOT)
-    lines = [line.rstrip().replace(home, "nestscope") for line in output.splitlines()]
+    lines = [line.rstrip().replace(str(ROOT), "nestscope") for line in output.splitlines()]
+    lines = [line.replace(str(Path.home()), "~") for line in lines if not DOWNLOAD.match(line)]
     lines = [re.sub(r"/\S*/nestscope-\w+/", "/dev/shm/nestscope-.../", line) for line in lines]
     if len(lines) > SHOWN:
         cut = len(lines) - SHOWN
