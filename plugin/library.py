@@ -12,6 +12,7 @@ draws itself: as tables in a terminal that prints it with rich, as HTML in a not
 """
 
 import io
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
@@ -44,12 +45,12 @@ _HTML_WIDTH = 110
 _HTML = '<pre style="line-height:1.2;font-family:monospace">{code}</pre>'
 
 
-class Drawn:
+class Drawn(ABC):
     """Something that draws itself: with rich in a terminal, as HTML in a notebook."""
 
+    @abstractmethod
     def renderable(self) -> RenderableType:
         """Return what rich draws."""
-        raise NotImplementedError
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self.renderable()

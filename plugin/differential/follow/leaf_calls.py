@@ -4,6 +4,7 @@
 transition on the mirror and compares what the call has changed.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from nestscope.decoders.compare import Difference
@@ -20,7 +21,7 @@ from nestscope.sim.unmap import unmap_pte, update_nest_rmap_rc_list
 
 
 @dataclass
-class KernelCall:
+class KernelCall(ABC):
     """A call that has been entered. `locked`: its caller holds `mmu_lock` until it returns."""
 
     vm: VmMirror
@@ -32,12 +33,12 @@ class KernelCall:
         """Compare what the call is about to change."""
         return []
 
-    def settle(self) -> None:
+    def settle(self) -> None:  # noqa: B027  most calls have had none yet
         """Bring the mirror up to date if the call has had its effect already."""
 
+    @abstractmethod
     def after(self, result: int) -> list[Difference]:
         """Run the model's transition and compare; `result` is r3 as an `int`."""
-        raise NotImplementedError
 
     def touched(self) -> list[Difference]:
         """Compare what the call has changed, with the mirror up to date."""
