@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 def kernels(incomplete: str) -> list[str]:
     """Return the names of kernels that begin so."""
-    from nestscope.plugin.qemu.kernels import FLAVOURS
+    from nestscope.plugin.qemu.kernels import cached_names
 
-    return _beginning(incomplete, FLAVOURS)
+    return _beginning(incomplete, cached_names())
 
 
 def machines(incomplete: str) -> list[str]:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nestscope.plugin.cli.options import KernelName, MachineName, Modules, Qemu, Vmlinux
+from nestscope.plugin.cli.options import (
+    KERNEL_HELP,
+    KernelName,
+    MachineName,
+    Modules,
+    Qemu,
+    Vmlinux,
+)
 
 if TYPE_CHECKING:
     from nestscope.plugin.qemu.lab import Lab
@@ -31,18 +38,22 @@ _MemorySize = Annotated[
 
 @app.command()
 def kernels() -> None:
-    """List the kernels that the lab knows, and which of them are here."""
+    """List the kernels that the lab knows, and which of them are here.
+
+    Others have the name of a suite of Debian (sid, sid-64k, trixie-backports), or
+    of one build in it (bookworm:6.1.0-47-powerpc64le).
+    """
     from rich import box
     from rich.table import Table
 
     from nestscope.plugin.present.terminal import terminal
-    from nestscope.plugin.qemu.kernels import FLAVOURS, cached_kernel
+    from nestscope.plugin.qemu.kernels import cached_kernel, cached_names
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("name")
     table.add_column("release")
     table.add_column("vmlinux", overflow="fold")
-    for name in FLAVOURS:
+    for name in cached_names():
         kernel = cached_kernel(name)
         if kernel is None:
             table.add_row(name, "not fetched", f"nestscope lab fetch {name}")
@@ -53,13 +64,15 @@ def kernels() -> None:
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="A kernel of `lab kernels`.")] = "6.12-64k",
+    name: Annotated[str, typer.Argument(help=KERNEL_HELP)] = "6.12-64k",
     fetch_all: Annotated[bool, typer.Option("--all", help="Fetch every kernel.")] = False,
     refresh: Annotated[bool, typer.Option(help="Fetch the newest even if one is here.")] = False,
 ) -> None:
     """Fetch a kernel from Debian into the cache; does nothing if it is there.
 
-    Example: nestscope lab fetch 6.12-4k
+    Examples:
+      nestscope lab fetch 6.12-4k
+      nestscope lab fetch sid-64k
     """
     from nestscope.plugin.qemu.kernels import FLAVOURS, fetch_kernel
 

@@ -45,8 +45,6 @@ MachineName = Annotated[
         autocompletion=machines,
     ),
 ]
-KernelName = Annotated[
-    str,
-    typer.Option("--kernel", help="A kernel of `lab kernels`.", autocompletion=kernels),
-]
+KERNEL_HELP = "A kernel of `lab kernels`, or a suite of Debian: sid, sid-64k, SUITE:RELEASE."
+KernelName = Annotated[str, typer.Option("--kernel", help=KERNEL_HELP, autocompletion=kernels)]
 Qemu = Annotated[str, typer.Option("--qemu", help="The QEMU program.")]

@@ -9,52 +9,35 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from nestscope.plugin.qemu.apt import OWN_KERNEL_HINT, PrivateApt, Say, say_on_terminal
 from nestscope.plugin.qemu.cache import cache_root
 from nestscope.plugin.qemu.errors import LabError
+from nestscope.plugin.qemu.flavours import DEFAULT_KERNEL, FLAVOURS, Flavour, flavour
 from nestscope.plugin.qemu.kernel_files import KernelFiles
 from nestscope.plugin.qemu.packages import extract_kernel
 
+__all__ = [
+    "DEFAULT_KERNEL",
+    "FLAVOURS",
+    "cached_kernel",
+    "cached_names",
+    "choose_kernel",
+    "fetch_kernel",
+    "kernel_packages",
+    "own_kernel",
+]
+
 ARCHITECTURE = "ppc64el"
-DEFAULT_KERNEL = "6.12-64k"
 _LOCK_SECONDS = 1800.0
 _BANNER = re.compile(rb"Linux version ([0-9][\w.+~-]{2,100}) ")
 # Packages of the same source that hold the kernel; everything else a kernel
 # depends on (initramfs-tools, kmod, ...) is for an installed system.
 _KERNEL_PACKAGE = re.compile(r"linux-(image|binary|modules)-\S+")
+_BUILD = re.compile(r"linux-image-[0-9]")
 _MAX_PACKAGES = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Flavour:
-    """A kernel by name: the metapackage of a release that leads to the newest one."""
-
-    name: str
-    release: str
-    metapackage: str
-
-
-FLAVOURS = {
-    flavour.name: flavour
-    for flavour in (
-        Flavour("6.12-64k", "trixie", "linux-image-powerpc64le-64k"),
-        Flavour("6.12-4k", "trixie", "linux-image-powerpc64le"),
-        Flavour("6.1-64k", "bookworm", "linux-image-powerpc64le"),
-    )
-}
-
-
-def _flavour(name: str) -> Flavour:
-    try:
-        return FLAVOURS[name]
-    except KeyError:
-        raise LabError(
-            f"there is no kernel '{name}': use one of {', '.join(FLAVOURS)}, {OWN_KERNEL_HINT}"
-        ) from None
 
 
 def _folder(name: str) -> Path:
@@ -67,13 +50,19 @@ def cached_kernel(name: str = DEFAULT_KERNEL) -> KernelFiles | None:
     Raises:
         LabError: if there is no such name.
     """
-    folder = _folder(_flavour(name).name)
+    folder = _folder(flavour(name).name)
     try:
         # Written last and moved into place with the rest: its presence says "complete".
         release = str(json.loads((folder / "kernel.json").read_text())["release"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return KernelFiles(name, release, folder / "vmlinux", folder / "modules" / release)
+
+
+def cached_names() -> list[str]:
+    """Return the names of `FLAVOURS`, then those of other kernels that the cache holds."""
+    folders = sorted(path.parent.name for path in (cache_root() / "kernels").glob("*/kernel.json"))
+    return [*FLAVOURS, *(name for name in folders if name not in FLAVOURS)]
 
 
 @contextlib.contextmanager
@@ -104,13 +93,14 @@ class PackageLists(Protocol):
         ...
 
 
-def kernel_packages(apt: PackageLists, metapackage: str) -> list[str] | None:
-    """Return the packages that hold the kernel that `metapackage` leads to, or None.
+def kernel_packages(apt: PackageLists, package: str) -> list[str] | None:
+    """Return the packages that hold the kernel that `package` leads to, or None.
 
     Followed are `Depends` on linux-image, linux-binary and linux-modules packages.
+    A package that names a build is one of them; a metapackage holds nothing.
     """
-    found: list[str] = []
-    waiting = [metapackage]
+    found = [package] if _BUILD.match(package) else []
+    waiting = [package]
     while waiting and len(found) <= _MAX_PACKAGES:
         depends = apt.depends(waiting.pop(0))
         if depends is None:
@@ -121,18 +111,18 @@ def kernel_packages(apt: PackageLists, metapackage: str) -> list[str] | None:
     return found or None
 
 
-def _download(apt: PrivateApt, flavour: Flavour) -> list[Path]:
+def _download(apt: PrivateApt, wanted: Flavour) -> list[Path]:
     """Resolve and download, with the lists at hand first and with fresh ones after that."""
-    packages = kernel_packages(apt, flavour.metapackage)
+    packages = kernel_packages(apt, wanted.package)
     if packages is not None:
         with contextlib.suppress(LabError):
             # A package that the lists name may have been superseded since.
             return apt.download(packages)
     apt.update()
-    packages = kernel_packages(apt, flavour.metapackage)
+    packages = kernel_packages(apt, wanted.package)
     if packages is None:
         raise LabError(
-            f"no package list of {flavour.release} has {flavour.metapackage}: see apt's warnings "
+            f"no package list of {wanted.release} has {wanted.package}: see apt's warnings "
             f"above and try again, {OWN_KERNEL_HINT}"
         )
     return apt.download(packages)
@@ -148,19 +138,19 @@ def fetch_kernel(
     Raises:
         LabError: if it cannot be fetched.
     """
-    flavour = _flavour(name)
+    wanted = flavour(name)
     kernel = cached_kernel(name)
     if kernel is not None and not refresh:
         return kernel
-    root = cache_root() / "apt" / flavour.release
+    root = cache_root() / "apt" / wanted.release
     with _locked(root / "lock", say):
         kernel = cached_kernel(name)
         if kernel is not None and not refresh:
             return kernel
-        apt = PrivateApt(root, flavour.release, ARCHITECTURE, say)
+        apt = PrivateApt(root, wanted.release, ARCHITECTURE, say)
         if refresh:
             apt.update()
-        files = _download(apt, flavour)
+        files = _download(apt, wanted)
         say(f"unpacking kernel {name}")
         final = _folder(name)
         final.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,9 @@ _SUITE_SUFFIXES = {
     "/updates": "-security",
 }
 _UNUSABLE_SCHEMES = ("cdrom:",)
+# Suites that stand alone: no updates, no security. A suite with a dash (trixie-backports)
+# is an addition itself.
+_ALONE = frozenset({"sid", "unstable", "experimental"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +130,11 @@ def for_release(
     """Return the sources of the machine's own distribution with the suite set to `release`.
 
     `machine_release` is the codename of the machine (os-release). Taken are its
-    main, updates and security suites with component `main`; everything else on
-    the machine (backports, other vendors) is left out.
+    main, updates and security suites with component `main`, where `release` has
+    such; everything else on the machine (backports, other vendors) is left out.
     """
     codenames = {machine_release, *_SUITE_ALIASES}
+    alone = release in _ALONE or "-" in release
     found: list[AptSource] = []
     for source in sources:
         if "main" not in source.components:
@@ -138,6 +142,8 @@ def for_release(
         for name in codenames:
             suffix = source.suite.removeprefix(name)
             if source.suite.startswith(name) and suffix in _SUITE_SUFFIXES:
+                if alone and suffix:
+                    continue
                 suite = release + _SUITE_SUFFIXES[suffix]
                 changed = replace(source, suite=suite, components=("main",))
                 if changed not in found:

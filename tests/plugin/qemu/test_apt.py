@@ -78,6 +78,11 @@ def test_split_packages_are_followed() -> None:
     assert resolve(outputs, METAPACKAGE) == [image, binary, modules]
 
 
+def test_a_package_that_names_a_build_is_one_of_them() -> None:
+    image = "linux-image-6.12.107+deb13-powerpc64le-64k"
+    assert resolve({image: IMAGE}, image) == [image]
+
+
 def test_a_metapackage_that_no_list_knows_is_none() -> None:
     assert resolve({}, METAPACKAGE) is None
 
@@ -149,4 +154,4 @@ def test_an_unknown_kernel_names_the_known_ones() -> None:
 def test_flavours_name_no_exact_version() -> None:
     for flavour in FLAVOURS.values():
         assert not any(character.isdigit() for character in flavour.release)
-        assert flavour.metapackage.startswith("linux-image-powerpc64le")
+        assert flavour.package.startswith("linux-image-powerpc64le")

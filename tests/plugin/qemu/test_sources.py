@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,6 +74,12 @@ def test_one_line_form_with_options_and_comments() -> None:
         AptSource("https://a.example/debian", "bookworm", ("main", "contrib")),
         AptSource("http://snap.example/debian", "bookworm", ("main",), check_valid_until=False),
     ]
+
+
+@pytest.mark.parametrize("release", ["sid", "experimental", "trixie-backports"])
+def test_a_suite_that_stands_alone_has_no_updates_and_no_security(release: str) -> None:
+    got = for_release(parse_deb822(CONTAINER), "bookworm", release)
+    assert suites(got) == [("http://archive.example/debian", release)]
 
 
 def test_release_replaces_the_codename_and_keeps_the_kind_of_suite() -> None:
