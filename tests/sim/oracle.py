@@ -26,6 +26,14 @@ class Leaf:
         return self.start < end and start < self.start + self.size
 
 
+@dataclass(frozen=True)
+class Part:
+    """A page of a huge page (`huge` is its name) that is mapped by base pages."""
+
+    huge: int
+    offset: int
+
+
 @dataclass
 class Slot:
     gpa: int
@@ -73,18 +81,29 @@ class Oracle:
             self.backing.remove(held)
             if held.start < start or held.start + held.size > end:
                 self.invalidate(held.start, held.start + held.size)
-                for at in range(held.start, held.start + held.size, self.base):
-                    if not start <= at < end:
-                        self.back(at, self.base, next(self.names))
+                self.take_apart(held)
+                self.backing = [leaf for leaf in self.backing if not leaf.meets(start, end)]
 
     def moved(self, start: int, end: int) -> None:
-        """The host moves private pages elsewhere; huge ones are split before."""
+        """The host moves private pages elsewhere, one by one; the zero page stays.
+
+        Huge ones are split before, and what is left of a huge page comes apart as a whole.
+        """
         for held in list(self.backing):
             if held.meets(start, end) and held.page is not ZERO and held.size > self.base:
                 self.split(held.start)
-        self.invalidate(start, end)
         for held in self.backing:
             if held.meets(start, end) and held.page is not ZERO:
+                if isinstance(held.page, Part):
+                    self.come_apart(held.page.huge, held.start - held.start % M2)
+                self.invalidate(held.start, held.start + held.size)
+                held.page = next(self.names)
+
+    def come_apart(self, huge: int, start: int) -> None:
+        """The parts of the huge page that was at `start` become pages of their own."""
+        self.invalidate(start, start + M2)
+        for held in self.backing:
+            if isinstance(held.page, Part) and held.page.huge == huge:
                 held.page = next(self.names)
 
     def collapsed(self, start: int, size: int) -> None:
@@ -97,8 +116,13 @@ class Oracle:
         assert held is not None
         self.invalidate(held.start, held.start + held.size)
         self.backing.remove(held)
+        self.take_apart(held)
+
+    def take_apart(self, held: Leaf) -> None:
+        """Put base pages in the place of a huge page: still parts of one."""
+        huge = next(self.names)
         for at in range(held.start, held.start + held.size, self.base):
-            self.back(at, self.base, next(self.names))
+            self.back(at, self.base, Part(huge, at - held.start))
 
     # The mechanism.
 
