@@ -2,11 +2,12 @@
 
     python -m tests.mutants [--jobs N] [--report FILE.md] [NAME...]
 
-Each mutant lives in a temporary copy of the package and its tests. Exit status 1
-if a mutant survives.
+Each mutant lives in a temporary copy of the package and its tests. All are made from
+one copy, so the checkout may change meanwhile. Exit status 1 if a mutant survives.
 """
 
 import argparse
+import compileall
 import os
 import re
 import shutil
@@ -15,14 +16,20 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import ROOT, Mutant
 
 SECONDS = 600
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
+PARTS = ("nestscope", "sim", "decoders", "plugin", "docs", "tests")
+_FAILED = re.compile(r"^FAILED (.+?)(?: - .*)?$", re.MULTILINE)
+_ERROR = re.compile(r"^ERROR (.+?)(?: - .*)?$", re.MULTILINE)
+
+
+class UncollectedError(Exception):
+    """The tests cannot be run with this source, so they say nothing of the mutant."""
 
 
 def main() -> int:
@@ -37,19 +44,12 @@ def main() -> int:
     if unknown:
         parser.error(f"there is no mutant {', '.join(unknown)}")
     chosen = [known[name] for name in wanted.names] or list(MUTANTS)
-    with package_copy({}) as folder:
-        if (failed := run_tests(folder)) is not None:
-            print(f"without any mutant {failed} fails: mend that first", file=sys.stderr)
-            return 2
-    with package_copy({"rmap.py": "raise ImportError('canary')"}) as folder:
-        if run_tests(folder) is None:
-            print("the tests do not import the mutated copy", file=sys.stderr)
-            return 2
-    caught: dict[str, str | None] = {}
-    with ThreadPoolExecutor(wanted.jobs) as pool:
-        for mutant, test in zip(chosen, pool.map(catch, chosen), strict=True):
-            caught[mutant.name] = test
-            print(f"{mutant.name}: {test or 'SURVIVED'}", flush=True)
+    try:
+        with snapshot() as base:
+            caught = run_all(base, chosen, wanted.jobs)
+    except UncollectedError as error:
+        print(f"the tests say nothing: {error}", file=sys.stderr)
+        return 2
     survivors = [name for name, test in caught.items() if test is None]
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants caught")
     if wanted.report:
@@ -57,27 +57,63 @@ def main() -> int:
     return 1 if survivors else 0
 
 
-def catch(mutant: Mutant) -> str | None:
+def run_all(base: Path, mutants: list[Mutant], jobs: int) -> dict[str, str | None]:
+    """Return which test catches each mutant.
+
+    Raises:
+        UncollectedError: if the tests fail without any, or do not import the mutated copy.
+    """
+    with package_copy(base, {}) as folder:
+        if (failed := run_tests(folder)) is not None:
+            raise UncollectedError(f"without any mutant {failed} fails, mend that first")
+    with (
+        package_copy(base, {"rmap.py": "raise ImportError('canary')"}) as folder,
+        suppress(UncollectedError),
+    ):
+        run_tests(folder)
+        raise AssertionError("the tests do not import the mutated copy")
+    caught: dict[str, str | None] = {}
+    with ThreadPoolExecutor(jobs) as pool:
+        tests = pool.map(lambda mutant: catch(base, mutant), mutants)
+        for mutant, test in zip(mutants, tests, strict=True):
+            caught[mutant.name] = test
+            print(f"{mutant.name}: {test or 'SURVIVED'}", flush=True)
+    return caught
+
+
+def catch(base: Path, mutant: Mutant) -> str | None:
     """Return the first test that fails with the mutant, None if all pass."""
-    with package_copy({mutant.file: mutant.source()}) as folder:
+    with package_copy(base, {mutant.file: mutant.source(base)}) as folder:
         return run_tests(folder)
 
 
 @contextmanager
-def package_copy(changed: dict[str, str]) -> Iterator[Path]:
+def snapshot() -> Iterator[Path]:
+    """Make a copy of the checkout's Python, compiled once for all mutants."""
+    with tempfile.TemporaryDirectory(prefix="nestscope-mutants-") as name:
+        base = Path(name)
+        for part in PARTS:
+            without = shutil.ignore_patterns("__pycache__", "_build")
+            shutil.copytree(ROOT / part, base / part, ignore=without)
+        shutil.copy(ROOT / "pyproject.toml", base)
+        compileall.compile_dir(base, quiet=2)
+        yield base
+
+
+@contextmanager
+def package_copy(base: Path, changed: dict[str, str]) -> Iterator[Path]:
     """Make a folder with the package and its tests; `changed` are files below `sim/`."""
-    without = shutil.ignore_patterns("__pycache__")
     with tempfile.TemporaryDirectory(prefix="nestscope-mutant-") as name:
         folder = Path(name)
         package = folder / "nestscope"
-        shutil.copytree(ROOT / "nestscope", package, ignore=without)
-        shutil.copytree(ROOT / "sim", package / "sim", ignore=without)
-        shutil.copytree(ROOT / "tests", folder / "tests", ignore=without)
-        shutil.copy(ROOT / "pyproject.toml", folder)
+        shutil.copytree(base / "nestscope", package)
+        shutil.copytree(base / "sim", package / "sim")
+        shutil.copytree(base / "tests", folder / "tests")
+        shutil.copy(base / "pyproject.toml", folder)
         for part in ("decoders", "plugin"):
-            (package / part).symlink_to(ROOT / part)
+            (package / part).symlink_to(base / part)
         (folder / "sim").symlink_to(package / "sim")
-        (folder / "docs").symlink_to(ROOT / "docs")
+        (folder / "docs").symlink_to(base / "docs")
         for file, source in changed.items():
             (package / "sim" / file).write_text(source, encoding="utf-8")
         yield folder
@@ -87,11 +123,14 @@ def run_tests(folder: Path) -> str | None:
     """Return the first failing test of the model's suite, None if all pass.
 
     A suite that does not end in time counts as caught: the mutant hangs.
+
+    Raises:
+        UncollectedError: if a test file cannot be imported.
     """
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
     command += ["-m", "not kernel and not nightly", "--timeout", "120"]
     # The quick ones first: most mutants do not get beyond them.
-    command += sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/sim/test_*.py"))
+    command += sorted(str(path.relative_to(folder)) for path in folder.glob("tests/sim/test_*.py"))
     command += ["tests/sim/image", "tests/sim/explore"]
     environment = os.environ | {
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -111,8 +150,14 @@ def run_tests(folder: Path) -> str | None:
         return f"no end within {SECONDS} s"
     if done.returncode == 0:
         return None
-    found = _FAILED.search(done.stdout)
-    return found[1] if found else f"pytest ended with {done.returncode}"
+    if found := _FAILED.search(done.stdout):
+        return found[1]
+    if found := _ERROR.search(done.stdout):
+        # In a fixture a mutant may raise; a file that cannot be imported has no test in its name.
+        if "::" in found[1]:
+            return found[1]
+        raise UncollectedError(f"{found[1]} cannot be imported")
+    return f"pytest ended with {done.returncode}"
 
 
 def report(mutants: Iterable[Mutant], caught: dict[str, str | None]) -> Iterator[str]:

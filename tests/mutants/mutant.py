@@ -22,14 +22,14 @@ class Mutant:
     wrong: str
     history: str = ""
 
-    def source(self) -> str:
-        """Return the mutated source.
+    def source(self, base: Path = ROOT) -> str:
+        """Return the mutated source; `base` is the checkout, or a copy of it.
 
         Raises:
             ValueError: if the place is not there exactly once, nothing changes,
                 or the result is not Python.
         """
-        text = (ROOT / "sim" / self.file).read_text(encoding="utf-8")
+        text = (base / "sim" / self.file).read_text(encoding="utf-8")
         if text.count(self.old) != 1:
             raise ValueError(f"{self.name}: the text stands {text.count(self.old)} times")
         mutated = text.replace(self.old, self.new)
