@@ -98,7 +98,7 @@ def walk_guest_address(
     physical: Memory, state: State, vm: Vm, pgtable: int, gpa: int
 ) -> TwoStageWalk:
     """Walk a guest real address through the host's tree, whose root is `pgtable` (kernel va)."""
-    host = walk(physical, _kernel_root(pgtable), gpa, LINUX)
+    host = walk(physical, kernel_root(pgtable, f"the VM at {vm.kvm:#x}"), gpa, LINUX)
     return TwoStageWalk(vm, None, gpa, None, host, None, _chain(state, vm, gpa, host))
 
 
@@ -129,17 +129,39 @@ def walk_nested_address(
     chain = None
     if guest.leaf is not None:
         gpa = guest.leaf.real_address
-        host = walk(physical, _kernel_root(pgtable), gpa, LINUX)
+        host = walk(physical, kernel_root(pgtable, f"the VM at {vm.kvm:#x}"), gpa, LINUX)
         chain = _chain(state, vm, gpa, host)
-    shadow = walk(physical, _kernel_root(nested.shadow_pgtable), n_gpa, LINUX)
+    root = kernel_root(nested.shadow_pgtable, f"nested guest {l1_lpid}")
+    shadow = walk(physical, root, n_gpa, LINUX)
     return TwoStageWalk(vm, nested, n_gpa, guest, host, shadow, chain)
 
 
-def _kernel_root(pgtable: int) -> RadixRoot:
-    """Return the root of one of the kernel's own trees, which lie in the linear map."""
+def kernel_root(pgtable: int, whose: str) -> RadixRoot:
+    """Return the root of one of the kernel's own trees from its kernel address.
+
+    `whose` names the owner in the error.
+
+    Raises:
+        WalkError: if it is not in the linear map, where all of these trees lie.
+    """
     if not LINEAR_START <= pgtable < LINEAR_END:
-        raise WalkError(f"the page directory at {pgtable:#x} is not in the kernel's linear map")
+        raise WalkError(
+            f"{whose} has its page directory at {pgtable:#x}, which is not in the kernel's "
+            "linear map"
+        )
     return RadixRoot(pgtable - LINEAR_START, ROOT_BITS)
+
+
+def chain_gfn(gpa: int, leaf_shift: int, page_shift: int) -> int:
+    """Return the gfn that the chain of a guest real address hangs at.
+
+    It is the first one of the host's leaf, whose size is 2^`leaf_shift` bytes
+    (`__kvmhv_nested_page_fault`). In a damaged tree a leaf may be smaller than the
+    kernel's page of 2^`page_shift` bytes.
+    """
+    start = gpa >> leaf_shift << leaf_shift
+    start = gpa >> leaf_shift << leaf_shift
+    return start >> page_shift
 
 
 def _chain(state: State, vm: Vm, gpa: int, host: Walk) -> Chain | None:
@@ -147,7 +169,7 @@ def _chain(state: State, vm: Vm, gpa: int, host: Walk) -> Chain | None:
     page_shift = state.kernel.page_shift
     if page_shift is None or host.leaf is None:
         return None
-    gfn = gpa >> host.leaf.shift << host.leaf.shift - page_shift
+    gfn = chain_gfn(gpa, host.leaf.shift, page_shift)
     for memslot in vm.memslots:
         if 0 <= gfn - memslot.base_gfn < memslot.npages:
             return memslot.rmap.of(gfn)

@@ -20,6 +20,7 @@ from nestscope.decoders.state import (
 )
 from nestscope.decoders.two_stage import (
     WalkError,
+    chain_gfn,
     choose_vm,
     walk_guest_address,
     walk_nested_address,
@@ -133,6 +134,42 @@ def test_a_guest_address_has_the_hosts_stage_only():
     assert found.host.leaf.real_address == REAL + 8
     assert (found.guest, found.shadow, found.nested) == (None, None, None)
     assert found.chain.entries == ((3, N_GPA),)
+
+
+@pytest.mark.parametrize(
+    ("gpa", "leaf_shift", "page_shift", "gfn"),
+    [
+        (0x91_2345, 16, 16, 0x91),  # a base page
+        (0x3456_7890, 21, 16, 0x3440),  # the first gfn of a leaf of 2 MiB
+        (0x3456_7890, 21, 12, 0x34400),
+        (0x91_2345, 12, 16, 0x91),  # damaged: a leaf smaller than the kernel's page
+    ],
+)
+def test_a_chain_hangs_at_the_first_gfn_of_the_hosts_leaf(gpa, leaf_shift, page_shift, gfn):
+    assert chain_gfn(gpa, leaf_shift, page_shift) == gfn
+
+
+def test_a_leaf_smaller_than_a_page_does_not_end_the_walk():
+    world = World()
+    world.physical.put(HOST_ROOT, 0x40_0000, REAL)
+    # The last level but one leads to a table of 512 entries of 4 KiB, against the kernel's habit.
+    table = world.physical.table(9)
+    world.physical.words[table] = LEAF | REAL | RWX_R
+    upper = walk_guest_address(
+        world.physical, world.state, world.vm, LINEAR_START | HOST_ROOT, 0x40_0000
+    ).host.steps[2]
+    world.physical.words[upper.entry_address] = make_pde(table, 9)
+    found = walk_guest_address(
+        world.physical, world.state, world.vm, LINEAR_START | HOST_ROOT, 0x40_0000
+    )
+    assert found.host.leaf.shift == 12
+    assert found.host.leaf.real_address == REAL
+
+
+def test_a_page_directory_outside_of_the_linear_map_is_named():
+    world = World()
+    with pytest.raises(WalkError, match="page directory at 0xc008000000000000"):
+        walk_guest_address(world.physical, world.state, world.vm, 0xC008_0000_0000_0000, GPA)
 
 
 def test_an_unknown_nested_guest_is_refused_with_those_that_exist():

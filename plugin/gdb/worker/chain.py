@@ -4,9 +4,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nestscope.decoders.chains import FORM_EMPTY
-from nestscope.decoders.kernel.memory import LINEAR_START, ROOT_BITS
 from nestscope.decoders.radix import LINUX, RadixRoot, Walk, walk
 from nestscope.decoders.state import FORM_NAMES
+from nestscope.decoders.two_stage import chain_gfn, kernel_root
 from nestscope.plugin.gdb.worker.answer import Answer, Document, Request, problem_documents
 from nestscope.plugin.gdb.worker.answer import problem_lines as lines_of
 from nestscope.plugin.gdb.worker.kernel_view import ChainAt, KernelView, LookupFailedError, VmAt
@@ -121,11 +121,11 @@ def root_of(pgtable: int | None, whose: str) -> RadixRoot:
     """Return the root of one of the kernel's own trees from its address in the linear map.
 
     Raises:
-        LookupFailedError: if there is none.
+        NestscopeError: if there is none.
     """
-    if not pgtable or pgtable < LINEAR_START:
-        raise LookupFailedError(f"{whose} has no page directory (it is {pgtable or 0:#x})")
-    return RadixRoot(pgtable - LINEAR_START, ROOT_BITS)
+    if not pgtable:
+        raise LookupFailedError(f"{whose} has no page directory")
+    return kernel_root(pgtable, whose)
 
 
 def leaf_start(view: KernelView, vm: VmAt, gpa: int) -> tuple[int, bool]:
@@ -133,4 +133,4 @@ def leaf_start(view: KernelView, vm: VmAt, gpa: int) -> tuple[int, bool]:
     found = host_walk(view, vm, gpa)
     if found.leaf is None:
         return gpa >> view.kernel.page_shift, False
-    return gpa >> found.leaf.shift << found.leaf.shift - view.kernel.page_shift, True
+    return chain_gfn(gpa, found.leaf.shift, view.kernel.page_shift), True

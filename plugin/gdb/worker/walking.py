@@ -18,7 +18,12 @@ from nestscope.decoders.state import (
     State,
     Vm,
 )
-from nestscope.decoders.two_stage import TwoStageWalk, walk_guest_address, walk_nested_address
+from nestscope.decoders.two_stage import (
+    TwoStageWalk,
+    chain_gfn,
+    walk_guest_address,
+    walk_nested_address,
+)
 from nestscope.decoders.words import pde, pte
 from nestscope.plugin.gdb.worker.answer import Answer, Request
 from nestscope.plugin.gdb.worker.chain import chain_document, root_of
@@ -126,7 +131,7 @@ def _chain(view: KernelView, vm: VmAt, found: TwoStageWalk) -> ChainAt | None:
     if found.host is None or found.host.leaf is None:
         return None
     gpa = found.host.address
-    gfn = gpa >> found.host.leaf.shift << found.host.leaf.shift - view.kernel.page_shift
+    gfn = chain_gfn(gpa, found.host.leaf.shift, view.kernel.page_shift)
     try:
         return view.chain(vm, gfn)
     except LookupFailedError:
