@@ -160,7 +160,6 @@ def chain_gfn(gpa: int, leaf_shift: int, page_shift: int) -> int:
     kernel's page of 2^`page_shift` bytes.
     """
     start = gpa >> leaf_shift << leaf_shift
-    start = gpa >> leaf_shift << leaf_shift
     return start >> page_shift
 
 
