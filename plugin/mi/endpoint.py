@@ -19,6 +19,8 @@ def gdb_target(endpoint: str) -> str:
     Raises:
         TargetError: it is neither, or cannot lead anywhere.
     """
+    if not endpoint:
+        raise TargetError("no gdbstub is named: give the path of its socket, or HOST:PORT")
     path = Path(endpoint)
     if "/" in endpoint or path.exists():
         try:
@@ -28,10 +30,11 @@ def gdb_target(endpoint: str) -> str:
             raise TargetError(f"no gdbstub at {endpoint}: {error.strerror}") from error
         return str(path.absolute())
     host, colon, port = endpoint.rpartition(":")
-    if not colon or not port.isdigit() or not 0 < int(port) < 1 << 16:
+    if not colon or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise TargetError(f"{endpoint!r} is neither a socket's path nor HOST:PORT")
     host = host or "localhost"
-    with suppress(OSError):
+    # UnicodeError: a name that no resolver would take.
+    with suppress(OSError, UnicodeError):
         # GDB spends its whole time-out on some names that do not resolve.
         socket.getaddrinfo(host.strip("[]"), int(port))
         return f"tcp:{host}:{port}"

@@ -99,7 +99,7 @@ class MiTransport:
             argv += ["-iex", command]
         try:
             self._process = start_child(argv)
-        except (FileNotFoundError, PermissionError) as error:
+        except OSError as error:
             raise GdbMissingError(gdb) from error
         self.async_records: deque[MiRecord] = deque(maxlen=ASYNC_KEPT)
         self._on_async = on_async
@@ -218,7 +218,14 @@ class MiTransport:
             self._move(left)
 
     def close(self, timeout: float = 2.0) -> None:
-        """End GDB by its pid and reap it; at most a little over `timeout` seconds."""
+        """End GDB by its pid and reap it; at most a little over `timeout` seconds.
+
+        May be called twice.
+        """
+        if self._closed:
+            return  # the descriptors may be another file's by now
+        self._gone = self._closed = True
+        os.close(self._pidfd)
         with suppress(OSError):
             self._flush(b"-gdb-exit\n")
         # End of input ends GDB too; an unresponsive one is killed.
@@ -226,9 +233,6 @@ class MiTransport:
             assert stream is not None
             with suppress(OSError):
                 stream.close()
-        if not self._closed:
-            os.close(self._pidfd)
-        self._gone = self._closed = True
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:

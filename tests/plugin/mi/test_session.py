@@ -45,16 +45,6 @@ class TestConnecting:
                 GdbSession.connect(tmp_path / "s", gdb=gdb, timeout=0.5)
             assert time.monotonic() - started < 10  # a bound, not a measurement
 
-    @pytest.mark.parametrize("endpoint", ["nowhere", "host:", "host:0", "host:99999", ":x"])
-    def test_a_malformed_endpoint(self, gdb: str, endpoint: str) -> None:
-        with pytest.raises(TargetError, match="neither a socket's path nor HOST:PORT"):
-            GdbSession.connect(endpoint, gdb=gdb)
-
-    def test_a_file_that_is_no_socket(self, gdb: str, tmp_path: Path) -> None:
-        (tmp_path / "file").touch()
-        with pytest.raises(TargetError, match="not a socket"):
-            GdbSession.connect(tmp_path / "file", gdb=gdb)
-
     def test_a_vmlinux_that_is_no_elf_file(self, gdb: str, tmp_path: Path) -> None:
         (tmp_path / "vmlinux").write_bytes(b"MZ")
         with pytest.raises(MiError, match="not an ELF file"):

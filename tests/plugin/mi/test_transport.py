@@ -31,6 +31,11 @@ def evaluate(transport: MiTransport, expression: str) -> str:
     return str(result.record.payload["value"])
 
 
+def _from_the_start(file: int) -> int:
+    os.lseek(file, 0, os.SEEK_SET)
+    return file
+
+
 class TestCommands:
     def test_a_result_is_matched_by_its_token(self, transport: MiTransport) -> None:
         first = transport.submit('-data-evaluate-expression "1+1"')
@@ -139,10 +144,25 @@ class TestEndings:
         transport.close(timeout=0.2)
         assert not Path(f"/proc/{transport.pid}").exists()
 
-    def test_closing_twice_is_harmless(self, gdb: str) -> None:
+    def test_closing_twice_spares_who_has_the_descriptor_by_now(
+        self, gdb: str, tmp_path: Path
+    ) -> None:
         transport = MiTransport(gdb)
         transport.close()
+        # The lowest free numbers are given out again: one of these had been GDB's input.
+        files = [os.open(tmp_path / str(n), os.O_RDWR | os.O_CREAT) for n in range(8)]
         transport.close()
+        written = [os.read(file, 100) for file in map(_from_the_start, files)]
+        for file in files:
+            os.close(file)
+        assert written == [b""] * 8
+
+    def test_a_file_that_is_no_program_says_what_to_install(self, tmp_path: Path) -> None:
+        text = tmp_path / "gdb"
+        text.write_bytes(b"\0not a program")
+        text.chmod(0o755)
+        with pytest.raises(GdbMissingError, match="apt install gdb-multiarch"):
+            MiTransport(str(text))
 
     def test_a_missing_gdb_says_what_to_install(self) -> None:
         with pytest.raises(GdbMissingError, match="apt install gdb-multiarch"):
