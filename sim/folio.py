@@ -7,10 +7,10 @@ from nestscope.sim.frames import ZERO_FRAME
 from nestscope.sim.steps import Steps
 
 if TYPE_CHECKING:
-    from nestscope.sim.hostmm import HostMemory
+    from nestscope.sim.pages import HostPages
 
 
-def dissolve(memory: "HostMemory", page: int, frame: int) -> Steps[None]:
+def dissolve(memory: "HostPages", page: int, frame: int) -> Steps[None]:
     """Make base pages of their own of the folio that `frame`, mapped at `page`, is a part of.
 
     `__split_huge_page`: all of it is unmapped (`unmap_folio`) and mapped again

@@ -10,10 +10,10 @@ from nestscope.sim.frames import ZERO_FRAME
 from nestscope.sim.steps import Steps
 
 if TYPE_CHECKING:
-    from nestscope.sim.hostmm import HostMemory
+    from nestscope.sim.pages import HostPages
 
 
-def fork(memory: "HostMemory") -> Steps[None]:
+def fork(memory: "HostPages") -> Steps[None]:
     """Make every private page read-only, VMA by VMA, and tell the notifier of each VMA.
 
     `dup_mmap`, `copy_page_range`. The zero page is not written anyway. A VMA without
@@ -27,7 +27,7 @@ def fork(memory: "HostMemory") -> Steps[None]:
         yield from memory.after(vma.start, vma.end)
 
 
-def private_pages(memory: "HostMemory", start: int, end: int) -> list[int]:
+def private_pages(memory: "HostPages", start: int, end: int) -> list[int]:
     """Return the private pages of an hva range; all pages of its huge pages."""
     found = [page for page in memory.held_pages(start, end) if memory.pages[page] != ZERO_FRAME]
     for shift, at in memory.huge_pages(start, end):
@@ -35,7 +35,7 @@ def private_pages(memory: "HostMemory", start: int, end: int) -> list[int]:
     return found
 
 
-def unshare(memory: "HostMemory", page: int) -> Steps[int]:
+def unshare(memory: "HostPages", page: int) -> Steps[int]:
     """Return the frame of a page that is written for the first time after a fork.
 
     It is the old one where nobody else holds the folio: `wp_can_reuse_anon_folio`,
