@@ -109,7 +109,8 @@ def open_capture(core: SourceMemory, notes: Sequence[Note]) -> tuple[CapturedMem
     try:
         run = json.loads(_find(notes, NOTE_RUN) or b"")
         reasons = {
-            (_address(address), int(length)): str(why) for address, length, why in run["unreadable"]
+            (_address(address), _number(length)): str(why)
+            for address, length, why in run["unreadable"]
         }
         memory = CapturedMemory(core, reasons)
         return memory, _kernel(memory, run, profile)
@@ -129,11 +130,12 @@ def _kernel(memory: Memory, run: dict[str, Any], profile: Profile) -> Kernel:
             f"the capture has the schema {run['schema']!r}, not {SCHEMA}: "
             "it was made by another version of nestscope"
         )
-    if run["page_shift"] not in _PAGE_SHIFTS:
-        raise ValueError(f"page_shift is {run['page_shift']!r}")
+    page_shift = _number(run["page_shift"])
+    if page_shift not in _PAGE_SHIFTS:
+        raise ValueError(f"page_shift is {page_shift}")
     return Kernel(
         release=profile.release,
-        page_shift=run["page_shift"],
+        page_shift=page_shift,
         byteorder=profile.byteorder,
         symbols=SymbolTable.of_symbols(profile.symbols.values()),
         types=Types([profile]),
@@ -156,7 +158,11 @@ def _kernel(memory: Memory, run: dict[str, Any], profile: Profile) -> Kernel:
 
 
 def _address(text: str) -> int:
-    value = int(text, 16)
-    if not 0 <= value < 1 << 64:
-        raise ValueError(f"{text} is no address")
+    return _number(int(text, 16))
+
+
+def _number(value: int) -> int:
+    """Refuse what JSON has beside whole numbers: 16.0 would pass for 16."""
+    if type(value) is not int or not 0 <= value < 1 << 64:
+        raise ValueError(f"{value!r} is no address or count")
     return value
