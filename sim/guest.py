@@ -1,5 +1,6 @@
 """The guest hypervisor: lowers operations to events."""
 
+import copy
 from dataclasses import replace
 
 from nestscope.decoders.words.pte import PTE_LEAF, PTE_RPN
@@ -75,6 +76,7 @@ class Guest:
     def __init__(self, layout: GuestLayout = LAYOUT) -> None:
         self.layout = layout
         self.tables = GuestTables(layout)
+        self._alive = True
 
     @property
     def words(self) -> dict[int, int]:
@@ -100,8 +102,10 @@ class Guest:
 
         Raises:
             GuestLayoutError: if the guest has no room for it, or it would
-                overwrite the guest itself.
+                overwrite the guest itself, or there is no VM (or one already).
         """
+        if self._alive == isinstance(operation, CreateGuest):
+            raise GuestLayoutError("there is a VM already" if self._alive else "there is no VM")
         match operation:
             case Map():
                 return self._map(operation)
@@ -125,6 +129,7 @@ class Guest:
             case Drop(l1_lpid):
                 return self._drop(l1_lpid)
             case CreateGuest():
+                self._alive = True
                 return self.setup()
             case Together(operations):
                 return self._together(operations)
@@ -164,6 +169,14 @@ class Guest:
 
     def _together(self, operations: tuple[Simple, ...]) -> list[Event]:
         """Give each hypercall a vCPU of its own; at most one event is the VMM's."""
+        before = copy.deepcopy((self.tables, self._alive))
+        try:
+            return self._at_the_same_time(operations)
+        except GuestLayoutError:
+            self.tables, self._alive = before  # none of them is done
+            raise
+
+    def _at_the_same_time(self, operations: tuple[Simple, ...]) -> list[Event]:
         events = [event for operation in operations for event in self.lower(operation)]
         calls = [event for event in events if isinstance(event, Access | Hcall)]
         if len(events) != len(operations) or not calls or len(calls) > VCPUS:
@@ -226,6 +239,7 @@ class Guest:
 
     def _forget(self) -> None:
         """Begin again: with the VM its memory is gone."""
+        self._alive = False
         self.tables = GuestTables(self.layout)
 
     def _map(self, operation: Map) -> list[Event]:

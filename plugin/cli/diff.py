@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from nestscope.plugin.differential.one_side import On, OneSide
     from nestscope.plugin.differential.plan import Plan
+    from nestscope.plugin.differential.replay import Outcome
     from nestscope.plugin.differential.runner import Comparison, Step
     from nestscope.plugin.differential.session import LiveComparison, Via
     from nestscope.plugin.qemu.kernel_files import KernelFiles
@@ -166,45 +166,53 @@ def _run(
     from rich.console import Console
     from rich.progress import Progress
 
-    from nestscope.plugin.differential.inject import flip_rmap_word
     from nestscope.plugin.differential.one_side import On
-    from nestscope.plugin.present.findings import findings_table
+    from nestscope.plugin.differential.replay import Inject, replay
     from nestscope.plugin.present.steps import add_step, describe_tally, step_table
-    from nestscope.sim.invariants import Violation, violations
 
-    broken: list[Violation] = []
     compared = sides.on == On.BOTH
     table = step_table()
-    done: list[Operation] = []
-    last: Step | None = None
     # The bar is for people who watch; a file gets only the results.
     bar = Console(stderr=True)
     with Progress(console=bar, transient=True, disable=not bar.is_terminal) as progress:
         task = progress.add_task("comparing", total=plan.total)
         started = time.monotonic()
-        for number, operation in enumerate(plan.operations, start=1):
-            live = sides.live if number == inject else None
-            disturb = None if live is None else partial(flip_rmap_word, live)
-            done.append(operation)
-            step = sides.run.step(operation, disturb)
-            if plan.show:
-                add_step(table, step, last.observed if last else None, compared=compared)
-            last = step
+
+        def watch(step: "Step | None", last: "Step | None") -> None:
             progress.advance(task)
-            if audit:
-                broken = violations(step.observed, rc_by_hardware=sides.facts.rc_by_hardware)
-            if step.differences or broken:
-                break
+            if plan.show and step is not None:
+                add_step(table, step, last.observed if last else None, compared=compared)
+
+        outcome = replay(
+            sides.run,
+            plan,
+            watch,
+            audit_rc=sides.facts.rc_by_hardware if audit else None,
+            inject=Inject(inject, sides.live) if inject and sides.live else None,
+        )
         seconds = time.monotonic() - started
     if plan.show:
         console.print(table)
+    last = outcome.last
     if last is None:
-        raise NestscopeError("there is no operation to run")
+        raise NestscopeError("there is no operation that can be run")
     if inject is not None and inject > last.number:
         raise NestscopeError(f"step {inject} was not reached: the run has {last.number} steps")
-    if plan.show or last.differences or broken:
+    if plan.show or last.differences or outcome.broken:
         _print_rmap(last, console)
     console.print(describe_tally(sides.run.tally, seconds, compared=compared))
+    _print_refused(outcome, plan, console)
+    return _judge(sides, plan, outcome, last, save, console)
+
+
+def _judge(
+    sides: _Sides, plan: "Plan", outcome: "Outcome", last: "Step", save: Path, console: "Console"
+) -> bool:
+    """Print what differs or is broken, keep it, and return whether nothing is."""
+    from nestscope.plugin.differential.one_side import On
+    from nestscope.plugin.present.findings import findings_table
+
+    compared, broken = sides.on == On.BOTH, outcome.broken
     if not last.differences:
         console.print(
             "no difference between the model and the kernel"
@@ -221,7 +229,7 @@ def _run(
     first = last.differences[0] if last.differences else broken[0].message
     _keep(
         sides.lab,
-        done,
+        outcome.done,
         save / f"nestscope-{plan.name}-step{last.number}.trace",
         str(first),
         console,
@@ -242,6 +250,18 @@ def _keep(
         keep_capture(lab, captured)
         console.print(f"look at it with: nestscope check {captured}", soft_wrap=True)
     console.print(f"replay it with: nestscope diff {path}", soft_wrap=True)
+
+
+def _print_refused(outcome: "Outcome", plan: "Plan", console: "Console") -> None:
+    from nestscope.sim.trace import format_operation
+
+    if not outcome.refused:
+        return
+    count = len(outcome.refused)
+    console.print(f"{count} operation{'s' * (count > 1)} left out: no guest or VMM can do them")
+    for operation, why in outcome.refused if plan.show else ():
+        text = f"  {format_operation(operation)}: {why}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_rmap(step: "Step", console: "Console") -> None:

@@ -14,8 +14,9 @@ from nestscope.decoders.audit.finding import INFO
 from nestscope.decoders.state import State
 from nestscope.plugin.differential.campaign.known import Context
 from nestscope.plugin.differential.campaign.station import Station
+from nestscope.plugin.differential.runner import REFUSED
 from nestscope.plugin.qemu.errors import LabFailure
-from nestscope.sim.errors import GuestLayoutError, UnmodelledError
+from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.generate import random_operations
 from nestscope.sim.layout import LAYOUT
 
@@ -69,8 +70,8 @@ def _run(station: Station, seed: int, steps: int, health: Health) -> None:
     for number, operation in enumerate(islice(random_operations(seed, LAYOUT), steps), start=1):
         try:
             step = comparison.step(operation)
-        except GuestLayoutError:
-            continue  # the guest has no room for it
+        except REFUSED:
+            continue
         except UnmodelledError:
             health.unmodelled += 1
             return

@@ -27,6 +27,7 @@ from nestscope.sim.events import (
     Write,
 )
 from nestscope.sim.layout import VCPUS, GuestLayout
+from nestscope.sim.places import Turn
 
 _ACCESS_CODES = {"load": 0, "store": 1, "fetch": 2}
 _WRITE_LIMIT = 4096
@@ -51,6 +52,7 @@ class LabMachine:
         session: GdbSession | None = None,
     ) -> None:
         self.kernel = kernel
+        self._lab = lab
         self._agent = lab.agent
         self._layout = layout
         self._session = session
@@ -61,11 +63,13 @@ class LabMachine:
         """Execute events in the kernel.
 
         Raises:
-            LabError: if the agent refuses one.
+            RefusedError: if the agent refuses the first one, and so all.
+            LabError: if it refuses a later one.
             LabFailure: if the machine fails.
         """
         programs = [self._program(event) for event in events]
-        replies = iter(self._agent.must([line for program in programs for line in program]))
+        lines = [line for program in programs for line in program]
+        replies = iter(self._agent.must(each_after_the_other(lines)))
         results = []
         for event, program in zip(events, programs, strict=True):
             answers = [next(replies) for _ in program]
@@ -85,7 +89,8 @@ class LabMachine:
         """Execute events at the same time: hypercalls on their vCPUs, one event of the VMM.
 
         Raises:
-            LabError: if the agent refuses one.
+            RefusedError: if the agent refuses one; then it does none.
+            LabError: if the agent cannot do one.
             LabFailure: if the machine fails.
         """
         calls = [event for event in events if isinstance(event, Hcall | Access)]
@@ -93,7 +98,7 @@ class LabMachine:
         lines = [f"queue {event.vcpu} {self._commands(event)[0]}" for event in calls]
         lines.append(" ".join(["together", *meanwhile]))
         lines += [f"answer {event.vcpu}" for event in calls]
-        replies = self._agent.must(lines)
+        replies = self._agent.must(each_after_the_other(lines), prepared=len(calls))
         answers = iter(replies[len(calls) + 1 :])
         together = replies[len(calls)]
         return [self._result(e, [next(answers) if e in calls else together]) for e in events]
@@ -161,3 +166,8 @@ class LabMachine:
                 return Result()
         refused = (reply["ret"] for reply in replies if reply["ret"])
         return Result(ret=next(refused, 0) & U64)
+
+
+def each_after_the_other(lines: Sequence[str]) -> list[str]:
+    """Return commands of which none is done after one that was refused."""
+    return [line if number == 0 else f"and {line}" for number, line in enumerate(lines)]

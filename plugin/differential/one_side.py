@@ -81,6 +81,9 @@ class OneSide:
         """Execute one operation and read the State; there are never differences.
 
         `disturb` is called before the State is read.
+
+        Raises:
+            As `Comparison.step`.
         """
         together = isinstance(operation, Together)
         execute = self.machine.execute_together if together else self.machine.execute

@@ -7,6 +7,7 @@ States are compared.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol
 
 from nestscope.decoders.compare import Difference, Renaming, compare
@@ -94,6 +95,11 @@ class Comparison:
 
         `disturb` is called on the real side before its State is read: it is
         how a test makes sure that a difference is noticed.
+
+        Raises:
+            GuestLayoutError, RefusedError: if guest or VMM cannot do it (`REFUSED`).
+            UnmodelledError: where the model has no specification.
+            LabError, LabFailure: if the machine fails.
         """
         if isinstance(operation, Together):
             return self._step_together(operation, disturb)

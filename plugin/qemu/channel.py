@@ -2,7 +2,8 @@
 
 One command a line, many lines at once, one reply line each, in order:
 `ok key=value ...` or `error WHAT errno=N ...`; after `ok bytes=N` follow N raw
-bytes. The commands (`agent/main.c` says more):
+bytes. `and COMMAND` is done only if the command before it was. The commands
+(`agent/main.c` says more):
 
     hello, vm, slot ID GPA SIZE FLAGS [huge], vcpu, destroy
     stub CODE_GPA MAILBOX_GPA, payload GPA
@@ -31,7 +32,9 @@ SILENCE_SECONDS = 9.0
 _POLL_SECONDS = 0.2
 _LINE_LIMIT = 64 << 10
 _BYTES_LIMIT = 256 << 20
-_IMPOSSIBLE = frozenset({"arguments", "no-slot"})
+_IMPOSSIBLE = frozenset(
+    {"arguments", "hex", "no-slot", "no-vm", "vm-exists", "no-vcpu", "vcpu-exists", "no-stub"}
+)
 """Errors with which the agent refuses a command before it does anything."""
 
 
@@ -134,19 +137,27 @@ class Agent:
         self.submit(commands)
         return self.collect(len(commands), timeout)
 
-    def must(self, commands: Sequence[str], timeout: float = SILENCE_SECONDS) -> list[Reply]:
+    def must(
+        self, commands: Sequence[str], timeout: float = SILENCE_SECONDS, prepared: int = 0
+    ) -> list[Reply]:
         """As `run`, but a command that was refused is an error.
 
+        A command that begins with `and ` is done only if the one before it was. The first
+        `prepared` commands change nothing that stays if a later one of them, or the one
+        after them, is refused.
+
         Raises:
-            RefusedError: if the first command's arguments are impossible.
+            RefusedError: if a command cannot be done with its arguments, and none before it
+                changed anything.
             LabError: naming the first command that was refused.
         """
         replies = self.run(commands, timeout)
         for number, reply in enumerate(replies):
             if reply.error is not None:
-                impossible = number == 0 and reply.error in _IMPOSSIBLE
+                impossible = number <= prepared and reply.error in _IMPOSSIBLE
                 raise (RefusedError if impossible else LabError)(
-                    f"the agent could not do '{shorten(reply.command)}': {reply.error} "
+                    f"the agent could not do '{shorten(reply.command.removeprefix('and '))}': "
+                    f"{reply.error} "
                     f"{' '.join(f'{k}={v}' for k, v in reply.values.items())}"
                 )
         return replies
@@ -183,6 +194,17 @@ class Agent:
         # A kernel can print an oops and still answer.
         self._watch()
         return replies
+
+    def take(self) -> Reply | None:
+        """Return the next reply if it is here now, for a caller who watches something else, too.
+
+        Raises:
+            LabFailure: if the machine failed.
+        """
+        self._pump(0)
+        reply = self._next()
+        self._watch()
+        return reply
 
     def close(self) -> None:
         """Close the channel."""

@@ -218,3 +218,31 @@ def test_no_more_nested_guests_than_there_is_room_for_roots() -> None:
         guest.lower(op.Map(room, 0, LAYOUT.payload, 16, 0x187))
     guest.lower(op.Drop(3))
     guest.lower(op.Map(room, 0, LAYOUT.payload, 16, 0x187))
+
+
+def test_a_group_that_cannot_be_done_changes_nothing() -> None:
+    guest = Guest()
+    guest.lower(op.Map(1, 0x100_0000, 0x90_0000, 16, 0x187))
+    before = dict(guest.words)
+    groups = (
+        (op.Load(1, 0x100_0000), op.Map(2, 0x100_0000, 0x91_0000, 16, 0x187)),
+        (op.Unmap(1, 0x100_0000), op.DiscardMemory(0x90_0000, 1 << 16), op.Load(1, 0)),
+        (op.Load(1, 0), ev.DestroyVm()),
+    )
+    for group in groups:
+        with pytest.raises(GuestLayoutError):
+            guest.lower(op.Together(group))
+        assert guest.words == before
+    assert guest.lower(op.Load(1, 0)), "the VM is still there"
+
+
+def test_only_without_a_vm_one_is_made_and_nothing_else_is_done() -> None:
+    guest = Guest()
+    with pytest.raises(GuestLayoutError, match="already"):
+        guest.lower(op.CreateGuest())
+    guest.lower(ev.DestroyVm())
+    for operation in (ev.DestroyVm(), op.Load(1, 0), ev.GetDirtyLog(0)):
+        with pytest.raises(GuestLayoutError, match="no VM"):
+            guest.lower(operation)
+    assert guest.lower(op.CreateGuest()) == guest.setup()
+    assert guest.lower(op.Load(1, 0))

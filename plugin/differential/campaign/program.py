@@ -16,10 +16,10 @@ from nestscope.plugin.differential.campaign.trouble import (
     of_violation,
     of_warning,
 )
-from nestscope.plugin.differential.runner import Comparison, Step
+from nestscope.plugin.differential.runner import REFUSED, Comparison, Step
 from nestscope.plugin.mi.errors import MiError
-from nestscope.plugin.qemu.errors import LabError, LabFailure, RefusedError
-from nestscope.sim.errors import GuestLayoutError, UnmodelledError
+from nestscope.plugin.qemu.errors import LabError, LabFailure
+from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.invariants import Violation, violations
 from nestscope.sim.operations import Operation
 
@@ -151,7 +151,7 @@ class _Run:
             self.executed.append(operation)
             try:
                 step = comparison.step(operation, self.station.disturbance(self.compared + 1))
-            except (GuestLayoutError, RefusedError):
+            except REFUSED:
                 # What another operation left is missing, or no VMM could ask for this.
                 self.executed.pop()
                 self.refused += 1

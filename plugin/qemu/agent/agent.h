@@ -21,9 +21,19 @@ void reply_flush(void);
 void reply_raw(const void *bytes, size_t length);
 void reply(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void reply_error(const char *what, int err);
+/* Whether a command was answered by `error` since the last `reply_begin`. */
+void reply_begin(void);
+int reply_failed(void);
 /* `ok ret=N`: 0, or the negative errno of a system call that returned -1. */
 void reply_result(int returned);
 void reply_file(const char *path);
+
+/* From now on what this thread replies is kept there, as far as there is room. */
+struct captured {
+	size_t used;
+	char bytes[65536];
+};
+void reply_capture(struct captured *into);
 
 /* main.c: run one command. */
 void execute(const struct command *c);
@@ -42,6 +52,7 @@ void do_listing(const struct command *c);
 
 /* slots.c: memslots and their dirty logs. */
 unsigned char *guest_memory(uint64_t gpa, uint64_t length);
+int slot_exists(uint64_t id);
 void forget_slots(void);
 void do_slot(const struct command *c);
 void do_region(const struct command *c);
@@ -89,7 +100,10 @@ void do_age(const struct command *c);
 #define MAILBOX_SIZE 0x100
 #define RESULTS 0x80
 void vcpu_close(void);
-int vcpu_prepare(int vcpu, uint64_t nr, int arguments, const uint64_t *args);
+int vcpu_refuses(int vcpu);
+void vcpu_queue(int vcpu);
+void vcpu_unqueue_all(void);
+void vcpu_prepare(int vcpu, uint64_t nr, int arguments, const uint64_t *args);
 void vcpu_run(int vcpu);
 volatile uint64_t *vcpu_results(int vcpu);
 void do_vcpu(const struct command *c);

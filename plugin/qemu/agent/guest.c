@@ -14,6 +14,7 @@
 #define LPCR_ILE (1UL << 25)
 #define TB_HZ 512000000UL
 #define REGS_OFFSET 0x1000
+#define ENTRY_SIZE (REGS_OFFSET + sizeof(struct nested_regs))
 
 /* struct hv_guest_state, version 2 (arch/powerpc/include/asm/hvcall.h). */
 struct hv_guest_state {
@@ -30,8 +31,14 @@ struct nested_regs {
 	uint64_t gpr[32], nip, msr, orig_gpr3, ctr, link, xer, ccr, softe, trap, dar, dsisr, result;
 };
 
-/* What is queued for each vCPU: an entry at `state`, or (0) any hypercall. */
-static uint64_t queued_state[MAX_VCPUS];
+/* What each vCPU did last: an entry at this address, or (0) any hypercall. */
+static uint64_t last_state[MAX_VCPUS];
+
+/* What is queued for each vCPU, from `hcall` or `enter` on. */
+static struct queued {
+	struct command command;
+	char words[512];
+} queued[MAX_VCPUS];
 
 /* payload GPA */
 void do_payload(const struct command *c)
@@ -57,43 +64,29 @@ static uint64_t timebase(void)
 	return tb;
 }
 
-/* hcall NR [A0 .. A6], from argv[first] on */
-static int prepare_hcall(const struct command *c, int first, int vcpu)
+/* hcall NR [A0 .. A6] */
+static void prepare_hcall(const struct command *c, int vcpu)
 {
-	uint64_t args[7] = { 0 }, nr;
+	uint64_t args[7] = { 0 };
 	int bad = 0;
 
-	nr = number(c, first, &bad);
-	for (int i = 0; i < 7 && i + first + 1 < c->argc; i++)
-		args[i] = number(c, i + first + 1, &bad);
-	if (bad || c->argc > first + 8) {
-		reply_error("arguments", EINVAL);
-		return -1;
-	}
-	queued_state[vcpu] = 0;
-	return vcpu_prepare(vcpu, nr, 7, args);
+	for (int i = 0; i < 7 && i + 2 < c->argc; i++)
+		args[i] = number(c, i + 2, &bad);
+	last_state[vcpu] = 0;
+	vcpu_prepare(vcpu, number(c, 1, &bad), 7, args);
 }
 
 /* enter L1_LPID NIP R3 R4 R5 STATE_GPA: hv_guest_state there, pt_regs 0x1000 further on. */
-static int prepare_entry(const struct command *c, int first, int vcpu)
+static void prepare_entry(const struct command *c, int vcpu)
 {
 	struct hv_guest_state *hv;
 	struct nested_regs *regs;
 	int bad = 0;
-	uint64_t lpid = number(c, first, &bad), nip = number(c, first + 1, &bad);
-	uint64_t r3 = number(c, first + 2, &bad), r4 = number(c, first + 3, &bad);
-	uint64_t r5 = number(c, first + 4, &bad), state = number(c, first + 5, &bad);
+	uint64_t lpid = number(c, 1, &bad), nip = number(c, 2, &bad), r3 = number(c, 3, &bad);
+	uint64_t r4 = number(c, 4, &bad), r5 = number(c, 5, &bad), state = number(c, 6, &bad);
 	uint64_t args[2] = { state, state + REGS_OFFSET };
 
-	if (bad || state % 8) {
-		reply_error("arguments", EINVAL);
-		return -1;
-	}
-	hv = (void *)guest_memory(state, REGS_OFFSET + sizeof(*regs));
-	if (!hv) {
-		reply_error("no-slot", EFAULT);
-		return -1;
-	}
+	hv = (void *)guest_memory(state, ENTRY_SIZE);
 	regs = (void *)((unsigned char *)hv + REGS_OFFSET);
 	memset(hv, 0, sizeof(*hv));
 	memset(regs, 0, sizeof(*regs));
@@ -106,8 +99,43 @@ static int prepare_entry(const struct command *c, int first, int vcpu)
 	regs->gpr[5] = r5;
 	regs->nip = nip;
 	regs->msr = MSR_SF | MSR_ME | MSR_LE;
-	queued_state[vcpu] = state;
-	return vcpu_prepare(vcpu, H_ENTER_NESTED, 2, args);
+	last_state[vcpu] = state;
+	vcpu_prepare(vcpu, H_ENTER_NESTED, 2, args);
+}
+
+static int is_entry(const struct command *c)
+{
+	return !strcmp(c->argv[0], "enter");
+}
+
+/* Whether `hcall ...` or `enter ...` cannot be done; the error is replied then. */
+static int guest_refuses(const struct command *c, int vcpu)
+{
+	int bad = is_entry(c) ? c->argc != 7 : c->argc < 2 || c->argc > 9;
+	uint64_t last = 0;
+
+	for (int i = 1; i < c->argc; i++)
+		last = number(c, i, &bad);
+	if (bad || (is_entry(c) && last % 8))
+		reply_error("arguments", EINVAL);
+	else if (is_entry(c) && !guest_memory(last, ENTRY_SIZE))
+		reply_error("no-slot", EFAULT);
+	else
+		return vcpu_refuses(vcpu);
+	return 1;
+}
+
+static void prepare(const struct command *c, int vcpu)
+{
+	if (is_entry(c))
+		prepare_entry(c, vcpu);
+	else
+		prepare_hcall(c, vcpu);
+}
+
+void prepare_queued(int vcpu)
+{
+	prepare(&queued[vcpu].command, vcpu);
 }
 
 /* What became of the last hypercall of a vCPU. */
@@ -119,11 +147,11 @@ static void reply_answer(int vcpu)
 
 	if (!results)
 		return;
-	if (!queued_state[vcpu]) {
+	if (!last_state[vcpu]) {
 		reply("ok ret=%#lx r4=%#lx", results[0], results[1]);
 		return;
 	}
-	hv = (void *)guest_memory(queued_state[vcpu], REGS_OFFSET + sizeof(*regs));
+	hv = (void *)guest_memory(last_state[vcpu], ENTRY_SIZE);
 	if (!hv) {
 		reply_error("no-slot", EFAULT);
 		return;
@@ -135,10 +163,12 @@ static void reply_answer(int vcpu)
 	      regs->gpr[6], hv->hdar, hv->hdsisr, hv->asdr, hv->heir, hv->srr0, hv->srr1);
 }
 
-void do_hcall(const struct command *c)
+/* `hcall ...` and `enter ...` */
+void do_call(const struct command *c)
 {
-	if (prepare_hcall(c, 1, 0))
+	if (guest_refuses(c, 0))
 		return;
+	prepare(c, 0);
 	vcpu_run(0);
 	reply_answer(0);
 }

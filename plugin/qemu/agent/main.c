@@ -9,6 +9,7 @@
  *     ok [key=value ...]                 numbers as 0x..., counts as decimals
  *     ok bytes=N                         for listing and dmesg: N raw bytes follow the line
  *     error WHAT errno=N [key=value ...]
+ * `and COMMAND ...` is done only if the command before it was, else `error skipped`.
  *
  *     hello                              page_size pid nested_hv damon release
  *     vm                                 KVM_CREATE_VM with KVM_CAP_PPC_NESTED_HV
@@ -41,8 +42,12 @@
  *                                        hdar hdsisr asdr heir srr0 srr1
  *     queue VCPU hcall ... | enter ...   prepare a vCPU; vCPU n has its mailbox n * 0x100 on
  *     together [COMMAND ...]             run all that are prepared at the same time, and a
- *                                        command of the VMM meanwhile, whose reply it is
+ *                                        command of the VMM meanwhile, whose reply it is; what
+ *                                        cannot be done refuses the whole group, and nothing ran
  *     answer VCPU                        what `hcall` or `enter` would have replied
+ *     begin WORKER COMMAND ...           start a command in a thread on processor 1 + WORKER,
+ *                                        hcall and enter on the vCPU of that number
+ *     ended WORKER                       running=1, or the command's reply
  *     listing                            the kernel's debugfs print of all radix trees
  *     destroy                            end the VM, free its memory
  *     dmesg                              the kernel log
@@ -110,9 +115,10 @@ static const struct {
 	{ "peek", do_peek }, { "poke", do_poke }, { "discard", do_discard },
 	{ "collapse", do_collapse }, { "split", do_split }, { "protect", do_protect },
 	{ "migrate", do_migrate }, { "remap", do_remap }, { "age", do_age },
-	{ "hcall", do_hcall }, { "enter", do_enter },
+	{ "hcall", do_call }, { "enter", do_call },
 	{ "queue", do_queue },
 	{ "together", do_together }, { "answer", do_answer },
+	{ "begin", do_begin }, { "ended", do_ended },
 	{ "listing", do_listing }, { "destroy", do_destroy }, { "dmesg", do_dmesg },
 	{ "crash", do_crash }, { "storm", do_storm }, { "thp", do_thp },
 	{ "hugerefused", do_hugerefused }, { "splitzero", do_splitzero }, { "fork", do_fork },
@@ -143,6 +149,14 @@ static void execute_line(char *line)
 		}
 		c.argv[c.argc++] = word;
 	}
+	if (c.argc > 1 && !strcmp(c.argv[0], "and")) {
+		if (reply_failed()) {
+			reply_error("skipped", ECANCELED);
+			return;
+		}
+		memmove(c.argv, c.argv + 1, --c.argc * sizeof(*c.argv));
+	}
+	reply_begin();
 	if (c.argc)
 		execute(&c);
 }

@@ -15,6 +15,18 @@
 static int out_fd = -1;
 static char out[BUFFER];
 static size_t out_used;
+static __thread struct captured *captured;
+static int failed;
+
+void reply_begin(void)
+{
+	failed = 0;
+}
+
+int reply_failed(void)
+{
+	return failed;
+}
 
 void reply_open(int fd)
 {
@@ -38,10 +50,23 @@ void reply_flush(void)
 	out_used = 0;
 }
 
+void reply_capture(struct captured *into)
+{
+	captured = into;
+}
+
 void reply_raw(const void *bytes, size_t length)
 {
 	const char *from = bytes;
 
+	if (captured) {
+		size_t room = sizeof(captured->bytes) - captured->used;
+		size_t n = length < room ? length : room;
+
+		memcpy(captured->bytes + captured->used, bytes, n);
+		captured->used += n;
+		return;
+	}
 	while (length) {
 		size_t room = BUFFER - out_used;
 		size_t n = length < room ? length : room;
@@ -61,6 +86,7 @@ void reply(const char *format, ...)
 	va_list args;
 	int n;
 
+	failed |= !strncmp(format, "error", 5);
 	va_start(args, format);
 	n = vsnprintf(line, sizeof(line), format, args);
 	va_end(args);

@@ -48,6 +48,11 @@ static struct slot *find_slot(uint32_t id, int free_too)
 	return free_too ? unused : NULL;
 }
 
+int slot_exists(uint64_t id)
+{
+	return find_slot(id, 0) != NULL;
+}
+
 /* The ioctl; what it accepts is remembered. */
 static int set_region(const struct slot *now)
 {

@@ -175,29 +175,42 @@ volatile uint64_t *vcpu_results(int vcpu)
 	return NULL;
 }
 
-/* Fill the mailbox of a vCPU; -1 with the error already replied. */
-int vcpu_prepare(int vcpu, uint64_t nr, int arguments, const uint64_t *args)
+/* Whether a vCPU cannot make hypercalls; the error is replied then. */
+int vcpu_refuses(int vcpu)
+{
+	if (vcpu >= count || !stub_ready)
+		reply_error(vcpu >= count ? "no-vcpu" : "no-stub", EINVAL);
+	else if (!guest_memory(vcpus[vcpu].mailbox, MAILBOX_SIZE))
+		reply_error("no-slot", EFAULT);
+	else
+		return 0;
+	return 1;
+}
+
+/* Fill the mailbox of a vCPU that does not refuse. */
+void vcpu_prepare(int vcpu, uint64_t nr, int arguments, const uint64_t *args)
 {
 	struct vcpu *v = &vcpus[vcpu];
-	volatile uint64_t *mailbox;
+	volatile uint64_t *mailbox =
+		(volatile uint64_t *)guest_memory(v->mailbox, MAILBOX_SIZE);
 
-	if (vcpu >= count || !stub_ready) {
-		reply_error(vcpu >= count ? "no-vcpu" : "no-stub", EINVAL);
-		return -1;
-	}
-	mailbox = (volatile uint64_t *)guest_memory(v->mailbox, MAILBOX_SIZE);
-	if (!mailbox) {
-		reply_error("no-slot", EFAULT);
-		return -1;
-	}
 	mailbox[0] = nr;
 	for (int i = 0; i < 7; i++)
 		mailbox[1 + i] = i < arguments ? args[i] : 0;
 	if (v->lost)
 		start_stub(v);
 	v->run->immediate_exit = 0;
-	v->queued = 1;
-	return 0;
+}
+
+void vcpu_queue(int vcpu)
+{
+	vcpus[vcpu].queued = 1;
+}
+
+void vcpu_unqueue_all(void)
+{
+	for (int i = 0; i < count; i++)
+		vcpus[i].queued = 0;
 }
 
 /* Run one vCPU that is prepared, and no other. */
@@ -205,7 +218,6 @@ void vcpu_run(int vcpu)
 {
 	struct itimerval limit = { .it_value = { .tv_sec = RUN_SECONDS } }, off = { 0 };
 
-	vcpus[vcpu].queued = 0;
 	setitimer(ITIMER_REAL, &limit, NULL);
 	run(&vcpus[vcpu]);
 	setitimer(ITIMER_REAL, &off, NULL);
@@ -236,6 +248,13 @@ void do_together(const struct command *c)
 		reply_error("nothing-queued", EINVAL);
 		return;
 	}
+	if (meanwhile.argc && vmm_refuses(&meanwhile)) {
+		vcpu_unqueue_all();
+		return;
+	}
+	for (int i = 0; i < count; i++)
+		if (vcpus[i].queued)
+			prepare_queued(i);
 	pthread_barrier_init(&start_line, NULL, ready + !!meanwhile.argc);
 	for (int i = 0; i < count; i++)
 		if (vcpus[i].queued && pthread_create(&threads[i], NULL, run_with_others, &vcpus[i]))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nestscope.plugin.qemu.channel import Agent, parse_reply
-from nestscope.plugin.qemu.errors import LabError, LabFailure
+from nestscope.plugin.qemu.errors import LabError, LabFailure, RefusedError
 
 
 class QuietError(Exception):
@@ -95,6 +95,23 @@ def test_must_names_the_refused_command() -> None:
         pytest.raises(LabError, match="could not do 'read 0 1': no-slot errno=14"),
     ):
         agent.must(["vm", "read 0 1", "vm"])
+
+
+@pytest.mark.parametrize(
+    ("replies", "prepared", "refused"),
+    [
+        (b"error no-slot errno=14\nok\nok\n", 0, True),
+        (b"ok\nerror no-slot errno=14\nok\n", 0, False),
+        (b"ok\nerror no-slot errno=14\nok\n", 1, True),
+        (b"ok\nok\nerror arguments errno=22\n", 1, False),
+        (b"error mmap errno=12\nok\nok\n", 0, False),
+    ],
+    ids=["the first", "not the first", "nothing was done yet", "too late", "it was tried"],
+)
+def test_refused_is_what_was_not_begun(replies: bytes, prepared: int, refused: bool) -> None:
+    with agent_with(answers(replies)) as agent, pytest.raises(LabError) as caught:
+        agent.must(["queue 0 hcall 1", "and together discard 0 1", "and answer 0"], 1.0, prepared)
+    assert isinstance(caught.value, RefusedError) == refused
 
 
 def test_silence_is_reported_after_the_timeout() -> None:

@@ -160,15 +160,52 @@ def test_every_seeded_defect_is_found(kernel_files: KernelFiles, name: str) -> N
         assert any(result.trouble is not None for result in results)
 
 
+IMPOSSIBLE = (
+    "age 0x4400000 0x10000",
+    "collapse 0xffffffffffffffff 2M",
+    "tlbie ric=18446744073709551608 prs=0 r=1 is=0 lpid=1 ap=5 epn=0xfffffff000",
+    "write 0x5c10000 0x1",
+)
+
+
+def program(*lines: str) -> tuple[Operation, ...]:
+    return tuple(parse("\n".join(["nestscope-trace 4", *lines])))
+
+
 def test_what_no_vmm_can_ask_for_is_left_out_and_no_trouble(station: Station) -> None:
     """Mutation and shrinking make such operations; the agent refuses them and does nothing."""
-    impossible = [
-        "age 0x4400000 0x10000",
-        "collapse 0xffffffffffffffff 2M",
-        "tlbie ric=18446744073709551608 prs=0 r=1 is=0 lpid=1 ap=5 epn=0xfffffff000",
-    ]
-    program = parse("\n".join(["nestscope-trace 2", *impossible, f"ptcr {LAYOUT.ptcr:#x}"]))
-    result = run_program(station, tuple(program))
+    result = run_program(station, program(*IMPOSSIBLE, f"ptcr {LAYOUT.ptcr:#x}"))
     assert result.trouble is None
-    assert result.refused == len(impossible)
+    assert result.refused == len(IMPOSSIBLE)
     assert result.steps == 1
+
+
+def test_a_group_is_refused_as_a_whole_before_anything_of_it_runs(station: Station) -> None:
+    """The first vCPUs would leave shadow leaves, the state page would be written, if it ran."""
+    usual = (f"ptcr {LAYOUT.ptcr:#x}", "map 1 0x1000000 0x900000 64K rwxRC")
+    for impossible in (
+        "discard 0x9000000 0x10000",
+        "age 0x900000 0x1000000",
+        "slotflags 5 1",
+        "write 0x9000000 0x1",
+        "split 0x9000000 2M",
+        "thp 0x9000000 0x200000 on",
+        "tlbie ric=18446744073709551608 prs=0 r=1 is=0 lpid=1 ap=5 epn=0x0",
+    ):
+        group = f"together load 1 0x1000000 | {impossible}"
+        result = run_program(station, program(*usual, group, "drop 1", "discard 0x30000 0x20000"))
+        assert (result.trouble, result.unmodelled, result.refused) == (None, None, 1), impossible
+        # No chain, and in each of 4 steps only the leaves of the stub and of its mailbox.
+        assert result.compared == (0, 0, 4 * 2), impossible
+    # What may be done is still done: nothing of the groups before is queued.
+    load = "together load 1 0x1000000"
+    result = run_program(station, program(*usual, load, "load 1 0x1000000"))
+    assert (result.trouble, result.refused, result.steps) == (None, 0, 4)
+
+
+def test_without_a_vm_everything_but_a_new_one_is_refused(station: Station) -> None:
+    twice = ("destroy", "destroy", *IMPOSSIBLE, "load 1 0x1000000", "create", "create")
+    result = run_program(station, program(*twice, f"ptcr {LAYOUT.ptcr:#x}"))
+    assert (result.trouble, result.unmodelled) == (None, None)
+    assert result.refused == 3 + len(IMPOSSIBLE)
+    assert result.steps == 3
