@@ -139,3 +139,8 @@ def test_a_program_that_ignores_sigterm_is_killed(shared: Path) -> None:
     child.close()
     assert not Path(f"/proc/{child.pid}").exists()
     assert not folder.exists()
+
+
+def test_no_page_is_aged_unless_asked_for() -> None:
+    command = line()
+    assert "damon_stat.enabled=0" in command[command.index("-append") + 1].split()
