@@ -110,10 +110,13 @@ void do_vcpu(const struct command *c);
 void do_stub(const struct command *c);
 void do_together(const struct command *c);
 
+/* refuse.c: whether a command of the VMM cannot be done at all, with the error replied. */
+int vmm_refuses(const struct command *c);
+
 /* guest.c: hypercalls, and entries into nested guests. */
+void prepare_queued(int vcpu);
 void do_payload(const struct command *c);
-void do_hcall(const struct command *c);
-void do_enter(const struct command *c);
+void do_call(const struct command *c);
 void do_queue(const struct command *c);
 void do_answer(const struct command *c);
 

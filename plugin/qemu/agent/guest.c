@@ -173,27 +173,41 @@ void do_call(const struct command *c)
 	reply_answer(0);
 }
 
-void do_enter(const struct command *c)
+/* Keep a copy of the words from argv[2] on; -1 if there is no room. */
+static int keep(struct queued *q, const struct command *c)
 {
-	if (prepare_entry(c, 1, 0))
-		return;
-	vcpu_run(0);
-	reply_answer(0);
+	size_t used = 0;
+
+	q->command.argc = c->argc - 2;
+	for (int i = 2; i < c->argc; i++) {
+		size_t length = strlen(c->argv[i]) + 1;
+
+		if (length > sizeof(q->words) - used)
+			return -1;
+		q->command.argv[i - 2] = memcpy(q->words + used, c->argv[i], length);
+		used += length;
+	}
+	return 0;
 }
 
-/* queue VCPU hcall ... | queue VCPU enter ...: for `together`. */
+/*
+ * queue VCPU hcall ... | queue VCPU enter ...: for `together`. Nothing is touched yet: what is
+ * refused takes back all that is queued.
+ */
 void do_queue(const struct command *c)
 {
-	int bad = 0, failed;
+	int bad = 0;
 	uint64_t vcpu = number(c, 1, &bad);
 
-	if (bad || c->argc < 3 || vcpu >= MAX_VCPUS) {
+	if (bad || c->argc < 3 || vcpu >= MAX_VCPUS || keep(&queued[vcpu], c)) {
 		reply_error("arguments", EINVAL);
-		return;
-	}
-	failed = strcmp(c->argv[2], "enter") ? prepare_hcall(c, 3, vcpu) : prepare_entry(c, 3, vcpu);
-	if (!failed)
+		vcpu_unqueue_all();
+	} else if (guest_refuses(&queued[vcpu].command, vcpu)) {
+		vcpu_unqueue_all();
+	} else {
+		vcpu_queue(vcpu);
 		reply("ok");
+	}
 }
 
 /* answer VCPU: what `hcall` or `enter` would have replied. */
