@@ -7,17 +7,21 @@ States are compared.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Protocol
 
 from nestscope.decoders.compare import Difference, Renaming, compare
 from nestscope.decoders.state import State
 from nestscope.plugin.differential.observe import compare_results, observations
 from nestscope.plugin.differential.together import settle
+from nestscope.plugin.qemu.errors import RefusedError
+from nestscope.sim.errors import GuestLayoutError
 from nestscope.sim.events import Event, Result
 from nestscope.sim.guest import Guest
 from nestscope.sim.model import Model
 from nestscope.sim.operations import Operation, Together
+
+REFUSED = (GuestLayoutError, RefusedError)
+"""Errors of `step` that say: no VMM or guest can do this, and neither side did anything."""
 
 
 class Machine(Protocol):
