@@ -50,6 +50,7 @@ from nestscope.sim.operations import (
     Load,
     Map,
     Operation,
+    Order,
     RawHcall,
     RptInvalidate,
     SetPartitionTable,
@@ -62,6 +63,7 @@ from nestscope.sim.operations import (
     WriteData,
     WriteWord,
 )
+from nestscope.sim.order import vcpus_of
 
 PAYLOAD_SHIFT = 16
 UNMATCHED = (CreateVm, LoadCode, DestroyVm, SwitchToHpt, SwitchToRadix, AllocateHtab)
@@ -135,6 +137,8 @@ class Guest:
                 return self._together(operations)
             case WriteWord(gpa, value):
                 return [self._write_anywhere(gpa, value)]
+            case Order():
+                return [event for part in self.lower_order(operation) for event in part]
         return self._vmm(operation)
 
     def _vmm(self, operation: WriteData | WriteCode | DiscardMemory | VmmEvent) -> list[Event]:
@@ -188,6 +192,21 @@ class Guest:
             replace(event, vcpu=next(numbered)) if isinstance(event, Access | Hcall) else event
             for event in events
         ]
+
+    def lower_order(self, order: Order) -> list[list[Event]]:
+        """Return the events of each operation of an order, hypercalls with their vCPUs."""
+        lowered = []
+        vcpus = vcpus_of(order.turns)
+        if max(vcpus) >= VCPUS:
+            raise GuestLayoutError(f"at most {VCPUS - 1} operations of an order can be held")
+        for operation, vcpu in zip(order.operations, vcpus, strict=True):
+            events = self.lower(operation)
+            if any(isinstance(event, UNMATCHED) for event in events):
+                raise GuestLayoutError(f"{operation} needs all vCPUs to stand still")
+            lowered.append(
+                [replace(e, vcpu=vcpu) if isinstance(e, Access | Hcall) else e for e in events]
+            )
+        return lowered
 
     def _change_slots(self, operation: AddSlot | DeleteSlot | MoveSlot) -> None:
         """Refuse changes of the guest's own slot, and others at its addresses or memory."""

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from nestscope.sim.constants import U64
-from nestscope.sim.operations import RWXRC, SHIFTS, Operation, Together, permission_bits
+from nestscope.sim.operations import RWXRC, SHIFTS, Operation, Order, Together, permission_bits
 
 MAX_LENGTH = 2000
 """Operations in a program; a longer one loses its end."""
@@ -40,11 +40,13 @@ def mutate(
 
 def change_argument(operation: Operation, rng: Random, program: Sequence[Operation]) -> Operation:
     """Return an operation with one field changed; values of `program` are preferred."""
+    if isinstance(operation, Order):
+        return operation  # another operation would not come to its places
     if isinstance(operation, Together):
         at = rng.randrange(len(operation.operations))
         parts = list(operation.operations)
         changed = change_argument(parts[at], rng, program)
-        assert not isinstance(changed, Together)
+        assert not isinstance(changed, Together | Order)
         parts[at] = changed
         return Together(tuple(parts))
     names = [field.name for field in fields(operation)]

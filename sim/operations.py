@@ -14,6 +14,7 @@ from nestscope.decoders.words.pte import (
     PTE_R,
 )
 from nestscope.sim.events import VmmEvent
+from nestscope.sim.places import Turn
 
 SHIFTS = {"4K": 12, "64K": 16, "2M": 21, "1G": 30}
 """Page sizes of the radix tree: name and log2 of bytes."""
@@ -224,4 +225,15 @@ class Together:
     operations: tuple[Simple, ...]
 
 
-Operation = Simple | Together
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Operations that take turns, each held at places of the kernel's code (`sim.order`).
+
+    `turns`: for each operation where it goes in its first turns; after them to its end.
+    """
+
+    operations: tuple[Simple, ...]
+    turns: tuple[tuple[Turn, ...], ...]
+
+
+Operation = Simple | Together | Order

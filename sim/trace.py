@@ -47,13 +47,19 @@ With the header `nestscope-trace 4`, also:
     thp 0xc00000 0x200000 on
     fork
 
+With the header `nestscope-trace 5`, also operations that are held at places of the
+kernel's code (`sim.places`) and take turns (`sim.order`):
+
+    order store 1 0x1000000 0x5 at kvmppc_create_pte:_raw_spin_lock | dirtylog 1
+
 A trace is written with the lowest header that knows all its verbs.
 
 Numbers are decimal or 0x hexadecimal, at most 64 bits. `-` stands for no
 permissions. Everything from `#` to the end of a line is comment.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
 from nestscope.sim.events import (
     AddSlot,
@@ -86,6 +92,7 @@ from nestscope.sim.operations import (
     Load,
     Map,
     Operation,
+    Order,
     RawHcall,
     RptInvalidate,
     SetPartitionTable,
@@ -98,6 +105,7 @@ from nestscope.sim.operations import (
     WriteWord,
     permission_letters,
 )
+from nestscope.sim.places import STAY, Place, Turn
 from nestscope.sim.trace_words import TraceError, Words
 
 __all__ = ["TraceError", "format_operation", "format_trace", "parse", "parse_line"]
@@ -106,11 +114,14 @@ HEADER = "nestscope-trace 1"
 HEADER_2 = "nestscope-trace 2"
 HEADER_3 = "nestscope-trace 3"
 HEADER_4 = "nestscope-trace 4"
-HEADERS = (HEADER, HEADER_2, HEADER_3, HEADER_4)
+HEADER_5 = "nestscope-trace 5"
+HEADERS = (HEADER, HEADER_2, HEADER_3, HEADER_4, HEADER_5)
 """First lines of a trace, by version from 1."""
 
 TOGETHER = "together"
 TOGETHER_VERSION = 3
+ORDER, AT = "order", "at"
+ORDER_VERSION = 5
 _MOST_ARGUMENTS = 7
 _SIZE_NAMES = {shift: name for name, shift in SHIFTS.items()}
 _RPTI_FIELDS = ("lpid", "target", "type", "pages", "start", "end")
@@ -193,8 +204,8 @@ def parse_line(line: int, text: str, version: int = len(HEADERS)) -> Operation |
     if not words.words:
         return None
     column, verb = words.take("the operation")
-    if verb == TOGETHER:
-        return _parse_together(line, text, version)
+    if verb in (TOGETHER, ORDER):
+        return _parse_several(line, text, version, verb)
     needed = version_of(verb)
     if needed == 0:
         known = [verb for parsers in _BY_VERSION[:version] for verb in parsers]
@@ -206,26 +217,36 @@ def parse_line(line: int, text: str, version: int = len(HEADERS)) -> Operation |
     return operation
 
 
-def _parse_together(line: int, text: str, version: int) -> Together:
+def _parse_several(line: int, text: str, version: int, verb: str) -> Together | Order:
     """Parse the operations between the bars; columns count in the whole line."""
-    start = text.index(TOGETHER) + len(TOGETHER)
-    operations = []
+    start = text.index(verb) + len(verb)
+    operations, turns = [], []
     for part in text.split("#", 1)[0][start:].split("|"):
-        operation = parse_line(line, " " * start + part, version)
-        if operation is None or isinstance(operation, Together):
+        told, _, places = part.partition(f" {AT} ") if verb == ORDER else (part, "", "")
+        operation = parse_line(line, " " * start + told, version)
+        if operation is None or isinstance(operation, Together | Order):
             raise TraceError(line, start + 1, "between bars there is one operation")
         operations.append(operation)
+        turns.append(_parse_turns(line, start + 1, places))
         start += len(part) + 1
-    if version < TOGETHER_VERSION:
-        header = HEADERS[TOGETHER_VERSION - 1]
-        raise TraceError(line, 1, f"'{TOGETHER}' needs the header '{header}'")
+    if version < version_of(verb):
+        raise TraceError(line, 1, f"'{verb}' needs the header '{HEADERS[version_of(verb) - 1]}'")
+    if verb == ORDER:
+        return Order(tuple(operations), tuple(turns))
     return Together(tuple(operations))
+
+
+def _parse_turns(line: int, column: int, places: str) -> tuple[Turn, ...]:
+    try:
+        return tuple(None if word == STAY else Place.parse(word) for word in places.split())
+    except ValueError as problem:
+        raise TraceError(line, column, str(problem)) from None
 
 
 def version_of(verb: str) -> int:
     """Return the version of the language that brought a verb, 0 for none."""
-    if verb == TOGETHER:
-        return TOGETHER_VERSION
+    if verb in (TOGETHER, ORDER):
+        return TOGETHER_VERSION if verb == TOGETHER else ORDER_VERSION
     return next((v for v, parsers in enumerate(_BY_VERSION, start=1) if verb in parsers), 0)
 
 
@@ -248,9 +269,9 @@ def parse(text: str) -> Iterator[Operation]:
 
 def format_operation(operation: Operation) -> str:
     """Return the line of an operation."""
+    if isinstance(operation, Together | Order):
+        return _format_several(operation)
     match operation:
-        case Together(operations):
-            return f"{TOGETHER} " + " | ".join(format_operation(part) for part in operations)
         case Map(lpid, n_gpa, gpa, shift, bits):
             size = _SIZE_NAMES[shift]
             return f"map {lpid} {n_gpa:#x} {gpa:#x} {size} {permission_letters(bits)}"
@@ -275,6 +296,17 @@ def format_operation(operation: Operation) -> str:
         case Drop(lpid):
             return f"drop {lpid}"
     return _format_later(operation)
+
+
+def _format_several(several: Together | Order) -> str:
+    if isinstance(several, Together):
+        return f"{TOGETHER} " + " | ".join(map(format_operation, several.operations))
+    return f"{ORDER} " + " | ".join(map(_format_held, several.operations, several.turns))
+
+
+def _format_held(operation: Operation, turns: Sequence[Turn]) -> str:
+    places = [STAY if place is None else str(place) for place in turns]
+    return " ".join([format_operation(operation), *([AT, *places] if places else [])])
 
 
 def _format_later(  # noqa: PLR0912  one a verb
@@ -336,6 +368,7 @@ def _format_later(  # noqa: PLR0912  one a verb
 def format_trace(operations: Iterable[Operation]) -> str:
     """Return a whole trace with its header."""
     lines = [format_operation(operation) for operation in operations]
-    parts = (part for line in lines for part in [line, *line.removeprefix(TOGETHER).split("|")])
-    version = max((version_of(part.split()[0]) for part in parts), default=1)
+    inner = (line.removeprefix(TOGETHER).removeprefix(f"{ORDER} ").split("|") for line in lines)
+    verbs = (part.split()[0] for part in chain(lines, *inner))
+    version = max(map(version_of, verbs), default=1)
     return "\n".join([HEADERS[version - 1], *lines, ""])

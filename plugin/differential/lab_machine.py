@@ -103,6 +103,29 @@ class LabMachine:
         together = replies[len(calls)]
         return [self._result(e, [next(answers) if e in calls else together]) for e in events]
 
+    def execute_order(
+        self, parts: Sequence[Sequence[Event]], turns: Sequence[Sequence[Turn]]
+    ) -> list[list[Result]]:
+        """Execute the events of each operation in turns (`sim.order`); return their results.
+
+        Raises:
+            OrderError: if the kernel cannot be led so.
+            LabFailure: if the machine fails.
+        """
+        # Needs capstone, which only coverage and orders do.
+        from nestscope.plugin.differential.order.live import lead  # noqa: PLC0415
+
+        programs = [[self._commands(event) for event in part] for part in parts]
+        lines = [[line for commands in program for line in commands] for program in programs]
+        replies = map(iter, lead(self._lab, self.kernel, self._session, self.state, lines, turns))
+        return [
+            [
+                self._result(event, [next(answers) for _ in commands])
+                for event, commands in zip(part, program, strict=True)
+            ]
+            for part, program, answers in zip(parts, programs, replies, strict=True)
+        ]
+
     def read_page(self, number: int, offset: int, length: int) -> bytes:
         """Read bytes of a host page, through the kernel's linear map."""
         address = LINEAR_START | (number << self.kernel.page_shift) + offset

@@ -6,13 +6,15 @@ from enum import StrEnum
 from typing import Protocol
 
 from nestscope.decoders.state import State
+from nestscope.plugin.differential.order.model import model_in_order
 from nestscope.plugin.differential.runner import Step, Tally
 from nestscope.plugin.qemu.machine import find_machine
 from nestscope.sim.events import Event, Result
 from nestscope.sim.facts import HostFacts
 from nestscope.sim.guest import Guest
 from nestscope.sim.model import Model
-from nestscope.sim.operations import Operation, Together
+from nestscope.sim.operations import Operation, Order, Together
+from nestscope.sim.places import Turn
 
 _BASE_SHIFTS = frozenset({12, 16})
 _ALL_SHIFTS = frozenset({12, 16, 21, 30})
@@ -37,6 +39,12 @@ class Side(Protocol):
         """Execute events at the same time and return one result each."""
         ...
 
+    def execute_order(
+        self, parts: Sequence[Sequence[Event]], turns: Sequence[Sequence[Turn]]
+    ) -> list[list[Result]]:
+        """Execute the events of each operation in turns; return their results."""
+        ...
+
     def state(self) -> State:
         """Return the State now."""
         ...
@@ -59,6 +67,12 @@ class ModelMachine:
     def execute_together(self, events: Sequence[Event]) -> list[Result]:
         """Execute events one after the other: one of the orders that a kernel may take."""
         return self.execute(events)
+
+    def execute_order(
+        self, parts: Sequence[Sequence[Event]], turns: Sequence[Sequence[Turn]]
+    ) -> list[list[Result]]:
+        """Execute the events of each operation in turns; return their results."""
+        return model_in_order(self._model, parts, turns)
 
     def state(self) -> State:
         """Return the model's State now."""
@@ -85,14 +99,22 @@ class OneSide:
         Raises:
             As `Comparison.step`.
         """
-        together = isinstance(operation, Together)
-        execute = self.machine.execute_together if together else self.machine.execute
-        results = execute(self.guest.lower(operation))
+        results = run_operation(self.machine, self.guest, operation)
         if disturb is not None:
             disturb()
         observed = self.machine.state()
         self.tally.add(observed)
         return Step(self.tally.steps, operation, tuple(results), observed, ())
+
+
+def run_operation(machine: Side, guest: Guest, operation: Operation) -> list[Result]:
+    """Execute an operation of whatever kind; return the results of its events."""
+    if isinstance(operation, Order):
+        parts = machine.execute_order(guest.lower_order(operation), operation.turns)
+        return [result for part in parts for result in part]
+    events = guest.lower(operation)
+    together = isinstance(operation, Together)
+    return machine.execute_together(events) if together else machine.execute(events)
 
 
 def typical_facts(kernel: str, machine: str) -> HostFacts:

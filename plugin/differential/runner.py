@@ -7,18 +7,21 @@ States are compared.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol
 
 from nestscope.decoders.compare import Difference, Renaming, compare
 from nestscope.decoders.state import State
 from nestscope.plugin.differential.observe import compare_results, observations
+from nestscope.plugin.differential.order.model import model_in_order
 from nestscope.plugin.differential.together import settle
 from nestscope.plugin.qemu.errors import RefusedError
 from nestscope.sim.errors import GuestLayoutError
 from nestscope.sim.events import Event, Result
 from nestscope.sim.guest import Guest
 from nestscope.sim.model import Model
-from nestscope.sim.operations import Operation, Together
+from nestscope.sim.operations import Operation, Order, Together
+from nestscope.sim.places import Turn
 
 REFUSED = (GuestLayoutError, RefusedError)
 """Errors of `step` that say: no VMM or guest can do this, and neither side did anything."""
@@ -33,6 +36,12 @@ class Machine(Protocol):
 
     def execute_together(self, events: Sequence[Event]) -> list[Result]:
         """Execute events at the same time and return one result each."""
+        ...
+
+    def execute_order(
+        self, parts: Sequence[Sequence[Event]], turns: Sequence[Sequence[Turn]]
+    ) -> list[list[Result]]:
+        """Execute the events of each operation in turns; return their results."""
         ...
 
     def read_page(self, number: int, offset: int, length: int) -> bytes:
@@ -107,6 +116,8 @@ class Comparison:
         """
         if isinstance(operation, Together):
             return self._step_together(operation, disturb)
+        if isinstance(operation, Order):
+            return self._step_in_order(operation, disturb)
         events = self.guest.lower(operation)
         results = self.machine.execute(events)
         expected = [
@@ -127,6 +138,27 @@ class Comparison:
         return Step(
             self.tally.steps, operation, tuple(results), observed, tuple(differences), mixed
         )
+
+    def _step_in_order(self, operation: Order, disturb: Callable[[], object] | None = None) -> Step:
+        """Execute operations in turns on both sides."""
+        parts = self.guest.lower_order(operation)
+        results = self.machine.execute_order(parts, operation.turns)
+        expected = model_in_order(self.model, parts, operation.turns, results)
+        if disturb is not None:
+            disturb()
+        observed = self.machine.state()
+        differences = [
+            difference
+            for event, left, right in zip(
+                chain(*parts), chain(*expected), chain(*results), strict=True
+            )
+            for difference in compare_results(event, left, right)
+        ]
+        differences += compare(self.model.state(), observed, self.renaming)
+        self.tally.add(observed)
+        mixed = self.model.mixed_leaves()
+        flat = tuple(chain(*results))
+        return Step(self.tally.steps, operation, flat, observed, tuple(differences), mixed)
 
     def _step_together(
         self, operation: Together, disturb: Callable[[], object] | None = None

@@ -1,8 +1,8 @@
 """A GDB session with one QEMU target: connect, stop, continue, breakpoints, registers.
 
-Nothing is written to the target except by `write`. Breakpoints are requested as
-hardware ones: QEMU keeps them outside memory, and GDB can never fall back to
-patching an instruction.
+Nothing is written to the target except by `write`, and a vCPU's NIP by `cont`.
+Breakpoints are requested as hardware ones: QEMU keeps them outside memory, and GDB
+can never fall back to patching an instruction.
 """
 
 from collections import deque
@@ -147,10 +147,24 @@ class GdbSession:
             self.transport.execute("-exec-interrupt", self.timeout)
             self._wait_not_running(timeout or self.timeout)
 
-    def cont(self) -> None:
-        """Let the target run."""
+    def cont(self, at: int | None = None) -> None:
+        """Let the target run, the stopped vCPU from the virtual address `at` if that is given.
+
+        From anywhere but a breakpoint this saves the step over it, which is a second stop.
+        """
         self._stops.clear()
-        self.execute("-exec-continue")
+        self.execute("-exec-continue" if at is None else f"-exec-jump *{at:#x}")
+
+    def step(self) -> None:
+        """Let the stopped vCPU execute one instruction.
+
+        Raises:
+            GdbTimeoutError: it does not stop again.
+        """
+        self._stops.clear()
+        self.execute("-exec-step-instruction")
+        with self.target_errors():
+            self._wait_not_running(self.timeout)
 
     def wait_stop(self, timeout: float) -> StopEvent:
         """Wait at most `timeout` seconds until the running target stops; return why.

@@ -193,7 +193,7 @@ def test_an_error_names_line_and_column(line: str, column: int, why: str) -> Non
     assert f"line 3, column {column}" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "drop 3\n", "nestscope-trace 5\ndrop 3\n"])
+@pytest.mark.parametrize("text", ["", "drop 3\n", "nestscope-trace 6\ndrop 3\n"])
 def test_a_trace_without_its_header_is_refused(text: str) -> None:
     with pytest.raises(TraceError):
         list(parse(text))

@@ -136,17 +136,17 @@ def _physical(kernel: Kernel, some: FunctionBlocks) -> NDArray[np.uint64]:
     return np.array(places, np.uint64)
 
 
-def load_address(kernel: Kernel, function: Function) -> int:
-    """Return the virtual address of a function of the module in the running kernel.
+def load_address(kernel: Kernel, function: Function, module: str = MODULE) -> int:
+    """Return the virtual address of a function of a module in the running kernel.
 
     Raises:
         NestscopeError: if the module is not loaded, or has another function there.
     """
-    table = kernel.module_symbols.get(MODULE)
+    table = kernel.module_symbols.get(module)
     symbol = table.get(function.name) if table is not None else None
     if symbol is None or symbol.size != function.size:
         raise NestscopeError(
             f"the running kernel has no {function.name} of {function.size} bytes in module "
-            f"{MODULE}: give the running kernel's --modules"
+            f"{module}: give the running kernel's --modules"
         )
     return symbol.address

@@ -9,11 +9,11 @@ from nestscope.plugin.differential.coverage.coverage import OBJECTIVE, open_cove
 from nestscope.plugin.differential.coverage.failures import fail_allocations
 from nestscope.plugin.differential.coverage.module_text import ModuleText
 from nestscope.plugin.differential.lab_machine import LabMachine
+from nestscope.plugin.differential.one_side import run_operation
 from nestscope.plugin.differential.plan import Plan
 from nestscope.plugin.differential.session import open_machine
 from nestscope.plugin.qemu.lab import Lab
 from nestscope.sim.guest import Guest
-from nestscope.sim.operations import Together
 
 _TRACES = Path(__file__).parent / "traces"
 
@@ -78,7 +78,5 @@ def run_plan(lab: Lab, machine: LabMachine, plan: Plan) -> None:
     guest = Guest()
     machine.execute(guest.setup())
     for operation in plan.operations:
-        together = isinstance(operation, Together)
-        execute = machine.execute_together if together else machine.execute
-        execute(guest.lower(operation))
+        run_operation(machine, guest, operation)
     lab.agent.must(["destroy"])

@@ -109,6 +109,8 @@ volatile uint64_t *vcpu_results(int vcpu);
 void do_vcpu(const struct command *c);
 void do_stub(const struct command *c);
 void do_together(const struct command *c);
+void vcpu_run_held(int vcpu);
+void vcpu_interrupt(unsigned long thread);
 
 /* refuse.c: whether a command of the VMM cannot be done at all, with the error replied. */
 int vmm_refuses(const struct command *c);
@@ -119,6 +121,12 @@ void do_payload(const struct command *c);
 void do_call(const struct command *c);
 void do_queue(const struct command *c);
 void do_answer(const struct command *c);
+void call_held(const struct command *c, int vcpu);
+
+/* worker.c: commands in threads of their own. */
+#define MAX_WORKERS 3
+void do_begin(const struct command *c);
+void do_ended(const struct command *c);
 
 /* gigantic.c: pages of 1 GiB. */
 int collapse_gigantic(unsigned char *at);

@@ -173,6 +173,16 @@ void do_call(const struct command *c)
 	reply_answer(0);
 }
 
+/* `hcall ...` or `enter ...` on any vCPU, in a thread of its own (worker.c) */
+void call_held(const struct command *c, int vcpu)
+{
+	if (guest_refuses(c, vcpu))
+		return;
+	prepare(c, vcpu);
+	vcpu_run_held(vcpu);
+	reply_answer(vcpu);
+}
+
 /* Keep a copy of the words from argv[2] on; -1 if there is no room. */
 static int keep(struct queued *q, const struct command *c)
 {

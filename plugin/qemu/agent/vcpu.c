@@ -223,6 +223,18 @@ void vcpu_run(int vcpu)
 	setitimer(ITIMER_REAL, &off, NULL);
 }
 
+/* Run one vCPU for as long as it is held by somebody who may `vcpu_interrupt` it. */
+void vcpu_run_held(int vcpu)
+{
+	run(&vcpus[vcpu]);
+}
+
+void vcpu_interrupt(unsigned long thread)
+{
+	on_alarm(0);
+	pthread_kill(thread, SIGALRM);
+}
+
 static void *run_with_others(void *vcpu)
 {
 	pthread_barrier_wait(&start_line);
