@@ -45,6 +45,9 @@
  *                                        command of the VMM meanwhile, whose reply it is; what
  *                                        cannot be done refuses the whole group, and nothing ran
  *     answer VCPU                        what `hcall` or `enter` would have replied
+ *     begin WORKER COMMAND ...           start a command in a thread on processor 1 + WORKER,
+ *                                        hcall and enter on the vCPU of that number
+ *     ended WORKER                       running=1, or the command's reply
  *     listing                            the kernel's debugfs print of all radix trees
  *     destroy                            end the VM, free its memory
  *     dmesg                              the kernel log
@@ -115,6 +118,7 @@ static const struct {
 	{ "hcall", do_call }, { "enter", do_call },
 	{ "queue", do_queue },
 	{ "together", do_together }, { "answer", do_answer },
+	{ "begin", do_begin }, { "ended", do_ended },
 	{ "listing", do_listing }, { "destroy", do_destroy }, { "dmesg", do_dmesg },
 	{ "crash", do_crash }, { "storm", do_storm }, { "thp", do_thp },
 	{ "hugerefused", do_hugerefused }, { "splitzero", do_splitzero }, { "fork", do_fork },
