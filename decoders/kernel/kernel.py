@@ -13,7 +13,7 @@ from nestscope.decoders.kernel.knowledge import KernelError, Knowledge, check_ag
 from nestscope.decoders.kernel.memory import LINEAR_START, KernelMemory
 from nestscope.decoders.kernel.modules import Module, ModuleReader
 from nestscope.decoders.kernel.profile import Profile, ProfileError
-from nestscope.decoders.kernel.shipped import shipped_profile, shipped_profiles
+from nestscope.decoders.kernel.shipped import stored_profile, stored_profiles
 from nestscope.decoders.kernel.symbols import Symbol, SymbolTable, UnknownSymbolError
 from nestscope.decoders.kernel.types import Types
 from nestscope.decoders.sources.protocol import Memory
@@ -160,8 +160,8 @@ def open_kernel(
 
     With `vmlinux`, symbols and types come from files: `modules_dir` is searched
     below for the KVM modules, `debug_dir` for separate debug files. `profile`
-    gives the types, and without `vmlinux` the symbols. Without either, a profile
-    that comes with the package is used if it is of this build (unless `shipped`
+    gives the types, and without `vmlinux` the symbols. Without either, a stored
+    profile (`shipped.py`) is used if there is one of this build (unless `shipped`
     is False), else the memory itself says everything.
 
     Raises:
@@ -217,7 +217,7 @@ def _of_files(known: Knowledge, profile: Profile | None, shipped: bool) -> Knowl
         KernelError: if nothing describes the types.
     """
     if profile is None and not known.layouts and shipped and known.build_id is not None:
-        profile = shipped_profile(known.build_id)
+        profile = stored_profile(known.build_id)
     if profile is not None:
         if profile.build_id != known.build_id:
             own = known.build_id.hex() if known.build_id else "none"
@@ -236,10 +236,10 @@ def _of_files(known: Knowledge, profile: Profile | None, shipped: bool) -> Knowl
 
 
 def _of_shipped(physical: Memory) -> Knowledge | None:
-    """Return what a shipped profile says of the kernel in memory, or None."""
-    for profile in shipped_profiles():
+    """Return what a stored profile says of the kernel in memory, or None."""
+    for profile in stored_profiles():
         if in_place(physical, profile.banner, profile.symbols["linux_banner"].address):
-            known = Knowledge.of_profile(profile, f"the shipped profile of {profile.release}")
+            known = Knowledge.of_profile(profile, f"the stored profile of {profile.release}")
             try:
                 return check_against(physical, known)
             except NestscopeError:

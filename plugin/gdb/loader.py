@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from nestscope.decoders.errors import NestscopeError
-from nestscope.plugin.qemu.cache import cache_root
+from nestscope.decoders.cache import cache_root
 
 GDB = "gdb-multiarch"
 _CHECK_SECONDS = 30.0

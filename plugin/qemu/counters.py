@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestscope.plugin.qemu.build import digest, keep, run_tool
-from nestscope.plugin.qemu.cache import cache_root
+from nestscope.decoders.cache import cache_root
 from nestscope.plugin.qemu.errors import LabError
 
 HOST_COMPILER = "gcc"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nestscope.plugin.qemu.apt import OWN_KERNEL_HINT, PrivateApt, Say, say_on_terminal
-from nestscope.plugin.qemu.cache import cache_root
+from nestscope.decoders.cache import cache_root
 from nestscope.plugin.qemu.errors import LabError
 from nestscope.plugin.qemu.flavours import DEFAULT_KERNEL, FLAVOURS, Flavour, flavour
 from nestscope.plugin.qemu.kernel_files import KernelFiles

@@ -8,7 +8,7 @@ from nestscope.decoders.kernel.files import knowledge_of_files
 from nestscope.decoders.kernel.kernel import Kernel, kernel_of, open_kernel
 from nestscope.decoders.kernel.knowledge import Knowledge, check_against
 from nestscope.decoders.kernel.profile import Profile
-from nestscope.decoders.kernel.shipped import shipped_profile
+from nestscope.decoders.kernel.shipped import stored_profile
 from nestscope.decoders.kernel.types import LayoutSource, Struct
 from nestscope.decoders.sources.protocol import Memory
 from nestscope.plugin.gdb.worker.gdb_side import GdbSide
@@ -52,7 +52,7 @@ def _with_types_of_gdb(vmlinux: Path, files: KernelFiles, types: GdbTypes) -> Kn
     without CONFIG_KALLSYMS_ALL does not keep, and types where the files have none.
     """
     known = knowledge_of_files(vmlinux, files.modules, without_types=True)
-    profile = None if known.build_id is None else shipped_profile(known.build_id)
+    profile = None if known.build_id is None else stored_profile(known.build_id)
     if profile is not None:
         symbols = {**profile.module_symbols, **known.module_symbols}
         return replace(known, layouts=(types, profile), module_symbols=symbols)

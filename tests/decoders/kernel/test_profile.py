@@ -13,7 +13,13 @@ from nestscope.decoders.kernel.knowledge import Knowledge
 from nestscope.decoders.kernel.memory import LINEAR_START
 from nestscope.decoders.kernel.profile import Profile, ProfileError
 from nestscope.decoders.kernel.recorded import make_profile, unknown_to
-from nestscope.decoders.kernel.shipped import shipped_profiles
+from nestscope.decoders.kernel.shipped import (
+    keep_profile,
+    own_profile_folder,
+    shipped_profiles,
+    stored_profile,
+    stored_profiles,
+)
 from nestscope.decoders.kernel.symbols import Placed, Symbol, SymbolTable
 from nestscope.decoders.kernel.types import UnknownTypeError
 from tests.decoders.kernel.self_told import (
@@ -178,3 +184,29 @@ def test_damage_never_surprises(at: int, noise: bytes) -> None:
 def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="no profile"):
         Profile.open(tmp_path / "none.json")
+
+
+def test_a_profile_of_this_machine_is_found_beside_those_of_the_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NESTSCOPE_CACHE", str(tmp_path))
+    assert stored_profiles() == shipped_profiles()
+    assert stored_profile(BUILD_ID) is None
+    made = make_profile(known())
+    path = keep_profile(made)
+    assert path.parent == own_profile_folder()
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    found = stored_profile(BUILD_ID)
+    assert found is not None
+    assert found.to_json() == made.to_json()
+    assert stored_profiles()[:-1] == shipped_profiles()
+
+
+def test_a_damaged_profile_of_this_machine_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NESTSCOPE_CACHE", str(tmp_path))
+    path = keep_profile(make_profile(known()))
+    path.write_text("{}")
+    with pytest.raises(ProfileError, match=str(path)):
+        stored_profiles()

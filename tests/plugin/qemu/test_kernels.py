@@ -7,7 +7,7 @@ import pytest
 
 from nestscope.plugin.qemu import kernels
 from nestscope.plugin.qemu.apt import PrivateApt
-from nestscope.plugin.qemu.cache import cache_root
+from nestscope.decoders.cache import cache_root
 from nestscope.plugin.qemu.errors import LabError
 from nestscope.plugin.qemu.kernels import cached_kernel, fetch_kernel, own_kernel
 from nestscope.plugin.qemu.packages import extract_kernel
