@@ -13,16 +13,14 @@ inherit bits that Linux keeps for its own use (soft-dirty, special, devmap)
 and that neither the hardware nor KVM reads in a partition-scoped tree.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import reduce
-from operator import or_
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nestscope.decoders.compare_frames import Frames, Row, base_frames, without_mixed
+from nestscope.decoders.compare_frames import Paired, compare_frames
+from nestscope.decoders.renaming import Difference, Renaming
 from nestscope.decoders.state import (
     Chain,
     Chains,
@@ -37,48 +35,13 @@ from nestscope.decoders.state import (
 from nestscope.decoders.words.pate import PATE_RPDB
 from nestscope.decoders.words.pte import PTE_RPN
 
+__all__ = ["Difference", "Renaming", "compare", "describe_chain", "describe_leaf"]
+
 SOFTWARE_BITS = 0xE00
 """SW1:3 (ISA bits 52:54) of a PTE; see the module's text."""
 
 _FLAGS = ~PTE_RPN & ~SOFTWARE_BITS & (2**64 - 1)
 _SMALLEST_PAGE_SHIFT = 12
-
-
-class Difference(NamedTuple):
-    """`path` leads into the State; the values are text for people."""
-
-    path: str
-    expected: str
-    observed: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: expected {self.expected}, observed {self.observed}"
-
-
-@dataclass
-class Renaming:
-    """The one-to-one renaming of host addresses that one run has established.
-
-    Kept between comparisons, it also notices a page that stays mapped but
-    changes its host frame without the expected side having changed it.
-    `frames` and `names` are parallel: expected frame (ascending), observed frame.
-    `known` keeps the last observed number of every expected frame of the run. `mixed`
-    are expected frames that are no page of their own: their number is the OR of the
-    numbers of others (docs/findings/0002), so they are left out of the one-to-one part.
-    """
-
-    frames: Frames = field(default_factory=lambda: np.empty(0, np.uint64))
-    names: Frames = field(default_factory=lambda: np.empty(0, np.uint64))
-    objects: dict[tuple[str, int], int] = field(default_factory=dict)
-    known: dict[int, int] = field(default_factory=dict)
-    mixed: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-
-    def lookup(self, frames: Frames, default: Frames) -> Frames:
-        """Return the names that `frames` had before, `default` where they had none."""
-        if not len(self.frames):
-            return default
-        at = np.minimum(np.searchsorted(self.frames, frames), len(self.frames) - 1)
-        return np.where(self.frames[at] == frames, self.names[at], default)
 
 
 def compare(expected: State, observed: State, renaming: Renaming | None = None) -> list[Difference]:
@@ -93,7 +56,7 @@ def compare(expected: State, observed: State, renaming: Renaming | None = None) 
 class _Comparison:
     def __init__(self, renaming: Renaming) -> None:
         self.renaming = renaming
-        self.frames: list[tuple[str, Columns, Columns]] = []
+        self.frames: list[Paired] = []
         self.objects: dict[tuple[str, int], int] = {}
         self.differences: list[Difference] = []
         self.page_shift = _SMALLEST_PAGE_SHIFT
@@ -111,7 +74,7 @@ class _Comparison:
             {vm.lpid: vm for vm in observed.vms},
             self.vm,
         )
-        self.rename_frames()
+        self.differences += compare_frames(self.frames, self.renaming, self.page_shift)
         self.renaming.objects = self.objects
         return self.differences
 
@@ -285,58 +248,6 @@ class _Comparison:
                 describe_leaf(left_by_address.get(address)),
                 describe_leaf(right_by_address.get(address)),
             )
-
-    def rename_frames(self) -> None:
-        """All paired leaves together must give a one-to-one renaming of host frames."""
-        rows = [
-            (path, *base_frames(left, right, self.page_shift)) for path, left, right in self.frames
-        ]
-        mixed: list[Row] = []
-        if self.renaming.mixed:
-            rows, mixed = without_mixed(rows, self.renaming.mixed)
-        if not rows:
-            return
-        frames = np.concatenate([row[2] for row in rows])
-        names = np.concatenate([row[3] for row in rows])
-        frames, first = np.unique(frames, return_index=True)
-        chosen = names[first]
-        owners, owner_at = np.unique(chosen, return_index=True)
-        for path, addresses, expected, observed in rows:
-            name = chosen[np.searchsorted(frames, expected)]
-            owner = frames[owner_at[np.searchsorted(owners, name)]]
-            before = self.renaming.lookup(expected, name)
-            wrong = (name != observed) | (owner != expected) | (before != name)
-            for at in np.flatnonzero(wrong).tolist():
-                where = f"{path}[{addresses[at]:#x}].host page"
-                seen = self.host(observed[at])
-                if name[at] != observed[at]:
-                    self.note(where, self.host(name[at]), seen)
-                elif before[at] != name[at]:
-                    self.note(where, f"{self.host(before[at])} as before", seen)
-                else:
-                    self.note(where, "a host page of its own", f"{seen}, also used elsewhere")
-        self.renaming.frames, self.renaming.names = frames, chosen
-        self.renaming.known.update(zip(frames.tolist(), chosen.tolist(), strict=True))
-        for row in mixed:
-            self.mixed_frames(*row)
-
-    def mixed_frames(
-        self, path: str, addresses: Frames, expected: Frames, observed: Frames
-    ) -> None:
-        """Each mixed frame must be the OR of its members' numbers, where these are known."""
-        known = self.renaming.known
-        for address, frame, name in zip(
-            addresses.tolist(), expected.tolist(), observed.tolist(), strict=True
-        ):
-            members = self.renaming.mixed[frame]
-            number = reduce(or_, (known.get(member, name) for member in members))
-            if number != name:
-                where = f"{path}[{address:#x}].host page"
-                text = " | ".join(hex(known.get(m, 0) << self.page_shift) for m in members)
-                self.note(where, f"{number << self.page_shift:#x} ({text})", self.host(name))
-
-    def host(self, frame: "np.uint64 | int") -> str:
-        return hex(int(frame) << self.page_shift)
 
 
 def _known(value: object) -> str:
