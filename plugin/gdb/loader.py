@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nestscope.decoders.errors import NestscopeError
 from nestscope.decoders.cache import cache_root
+from nestscope.decoders.errors import NestscopeError
 
 GDB = "gdb-multiarch"
 _CHECK_SECONDS = 30.0

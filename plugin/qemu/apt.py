@@ -212,6 +212,12 @@ Dir::Log "{self._root}/log";
         status, out, _ = self._apt("apt-cache", "depends", package, seconds=_QUERY_SECONDS)
         return None if status or not out.strip() else parse_depends(out)
 
+    def size(self, package: str) -> int | None:
+        """Return the bytes to download for `package`, or None if no list knows it."""
+        status, out, _ = self._apt("apt-cache", "show", package, seconds=_QUERY_SECONDS)
+        found = re.search(r"^Size: (\d{1,15})$", out, re.MULTILINE)
+        return None if status or found is None else int(found[1])
+
     def closure(self, packages: Sequence[str]) -> list[str]:
         """Return `packages` and everything that they need on an empty system.
 

@@ -13,8 +13,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestscope.plugin.qemu.build import digest, keep, run_tool
 from nestscope.decoders.cache import cache_root
+from nestscope.plugin.qemu.build import digest, keep, run_tool
 from nestscope.plugin.qemu.errors import LabError
 
 HOST_COMPILER = "gcc"

@@ -5,8 +5,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from nestscope.plugin.qemu.build import digest, keep, run_tool
 from nestscope.decoders.cache import cache_root
+from nestscope.plugin.qemu.build import digest, keep, run_tool
 from nestscope.plugin.qemu.cpio import Entry, write_cpio
 from nestscope.plugin.qemu.errors import LabError
 from nestscope.plugin.qemu.modules import lab_modules

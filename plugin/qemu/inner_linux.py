@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nestscope.plugin.qemu.build import digest, keep, run_tool
 from nestscope.decoders.cache import cache_root
+from nestscope.plugin.qemu.build import digest, keep, run_tool
 from nestscope.plugin.qemu.console import Console
 from nestscope.plugin.qemu.cpio import Entry, write_cpio
 from nestscope.plugin.qemu.errors import LabError, LabFailure

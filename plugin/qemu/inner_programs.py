@@ -17,8 +17,8 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 
-from nestscope.plugin.qemu.apt import PrivateApt, Say, say_on_terminal
 from nestscope.decoders.cache import cache_root
+from nestscope.plugin.qemu.apt import PrivateApt, Say, say_on_terminal
 from nestscope.plugin.qemu.errors import LabError
 from nestscope.plugin.qemu.kernels import ARCHITECTURE
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from nestscope.plugin.qemu.apt import OWN_KERNEL_HINT, PrivateApt, Say, say_on_terminal
 from nestscope.decoders.cache import cache_root
+from nestscope.plugin.qemu.apt import OWN_KERNEL_HINT, PrivateApt, Say, say_on_terminal
+from nestscope.plugin.qemu.debug_package import ensure_profile
 from nestscope.plugin.qemu.errors import LabError
 from nestscope.plugin.qemu.flavours import DEFAULT_KERNEL, FLAVOURS, Flavour, flavour
 from nestscope.plugin.qemu.kernel_files import KernelFiles
@@ -158,6 +159,8 @@ def fetch_kernel(
             folder = Path(made) / name
             folder.mkdir()
             release = extract_kernel(files, folder)
+            modules = folder / "modules" / release
+            ensure_profile(apt, folder / "vmlinux", modules, release, final.parent, say)
             about = {"release": release, "packages": [path.name for path in files]}
             (folder / "kernel.json").write_text(json.dumps(about) + "\n")
             shutil.rmtree(final, ignore_errors=True)

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from nestscope.plugin.qemu.errors import LabError
 
@@ -22,7 +22,7 @@ _MODULE_LIMIT = 64 << 20
 _UNPACK_SECONDS = 60
 
 
-def module_name(path: Path) -> str:
+def module_name(path: PurePath) -> str:
     """Return the module's name as the kernel prints it: no suffix, '-' as '_'."""
     return path.name.split(".ko")[0].replace("-", "_")
 

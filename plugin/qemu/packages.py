@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from nestscope.plugin.qemu.errors import LabError
@@ -11,6 +11,7 @@ from nestscope.plugin.qemu.modules import lab_modules, module_name
 
 _UNPACK_SECONDS = 300
 _ELF = b"\x7fELF"
+_DEBUG_MODULES = ("kvm", "kvm_hv")
 
 
 def _modules_release(path: PurePosixPath) -> str | None:
@@ -41,7 +42,14 @@ def _target(name: str) -> str | None:
     return None
 
 
-def _unpack(package: Path, folder: Path) -> None:
+def _debug_target(name: str) -> str | None:
+    """Return where a debug package's member goes, or None if it is of no use to a profile."""
+    path = PurePosixPath(name.removeprefix("./"))
+    wanted = path.name.startswith("vmlinux-") or module_name(path) in _DEBUG_MODULES
+    return path.name if wanted and path.parts[:3] == ("usr", "lib", "debug") else None
+
+
+def _unpack(package: Path, folder: Path, wanted: Callable[[str], str | None] = _target) -> None:
     """Stream the wanted members of one package into `folder`."""
     with subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", str(package)],
@@ -52,7 +60,7 @@ def _unpack(package: Path, folder: Path) -> None:
         try:
             with tarfile.open(fileobj=unpacker.stdout, mode="r|") as archive:
                 for member in archive:
-                    target = _target(member.name) if member.isfile() else None
+                    target = wanted(member.name) if member.isfile() else None
                     data = archive.extractfile(member) if target else None
                     if target is None or data is None:
                         continue
@@ -75,6 +83,15 @@ def _unpack(package: Path, folder: Path) -> None:
             raise
     if status:
         raise LabError(f"dpkg-deb could not read {package.name}: fetch again")
+
+
+def extract_debug(package: Path, folder: Path) -> None:
+    """Put the debug files of vmlinux and of the KVM modules into `folder`.
+
+    Raises:
+        LabError: if the package cannot be read.
+    """
+    _unpack(package, folder, _debug_target)
 
 
 def extract_kernel(packages: Sequence[Path], folder: Path) -> str:

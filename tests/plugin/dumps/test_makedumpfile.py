@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from nestscope.decoders.cache import cache_root
 from nestscope.decoders.state_json import to_json
 from nestscope.plugin.differential.session import open_comparison
 from nestscope.plugin.dumps.convert import convert
 from nestscope.plugin.qemu.apt import PrivateApt
-from nestscope.decoders.cache import cache_root
 from nestscope.plugin.qemu.errors import LabError
 from nestscope.plugin.qemu.lab import Lab
 from nestscope.plugin.target import open_target

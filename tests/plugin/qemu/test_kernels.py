@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from nestscope.decoders.cache import cache_root
 from nestscope.plugin.qemu import kernels
 from nestscope.plugin.qemu.apt import PrivateApt
-from nestscope.decoders.cache import cache_root
 from nestscope.plugin.qemu.errors import LabError
 from nestscope.plugin.qemu.kernels import cached_kernel, fetch_kernel, own_kernel
 from nestscope.plugin.qemu.packages import extract_kernel
@@ -100,6 +100,12 @@ def test_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert cache_root() == tmp_path / "own"
 
 
+@pytest.fixture
+def self_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let kernels that are no more than a banner need no profile."""
+    monkeypatch.setattr(kernels, "ensure_profile", lambda *_: None)
+
+
 class FakeApt:
     """A private apt root that serves one package and counts what it is asked."""
 
@@ -127,6 +133,7 @@ class FakeApt:
         return [make_package(self.folder, f"linux-image-test{len(self.calls)}", CLASSIC)]
 
 
+@pytest.mark.usefixtures("self_described")
 @pytest.mark.parametrize(
     ("stale", "calls"),
     [(False, ["update", "download"]), (True, ["download", "update", "download"])],
