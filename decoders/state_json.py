@@ -53,7 +53,7 @@ def iter_json(state: State) -> Iterator[str]:
                 "page_shift": state.kernel.page_shift,
             },
             "vms": [_vm(vm) for vm in state.vms],
-            "problems": [_problem(problem) for problem in state.problems],
+            "problems": [problem_document(problem) for problem in state.problems],
         }
     )
 
@@ -161,7 +161,8 @@ def _leaf(address_name: str, leaf: Leaf) -> dict[str, Any]:
     return {address_name: hex(leaf.address), "shift": leaf.shift, "pte": hex(leaf.pte)}
 
 
-def _problem(problem: Problem) -> dict[str, Any]:
+def problem_document(problem: Problem) -> dict[str, Any]:
+    """Return what could not be read as the object that every document lists."""
     told = {"path": problem.path, "message": problem.message, "address": _hex(problem.address)}
     if problem.kind is not None:
         told["kind"] = problem.kind

@@ -34,16 +34,16 @@ def capture(
     """
     from nestscope.plugin.dumps.capture import capture as make
     from nestscope.plugin.dumps.capture import write_capture
+    from nestscope.plugin.present.units import counted
     from nestscope.plugin.target import open_target
 
     _refuse_to_overwrite_itself(source, output)
     with open_target(source, vmlinux, modules, profile, debug) as target:
         made = make(target.memory, target.kernel, target.source, target.notes)
         size = write_capture(made, target.memory, target.kernel, output)
-    vms = len(made.state.vms)
     print(
         f"{output}: {size} bytes, {made.size >> 10} KiB of memory in {len(made.ranges)} pieces, "
-        f"{vms} VM{'s' if vms != 1 else ''}"
+        f"{counted(len(made.state.vms), 'VM')}"
     )
 
 

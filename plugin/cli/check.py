@@ -49,7 +49,7 @@ def check(
     Example: nestscope check dump.elf --json
     """
     from nestscope.decoders.audit.audit import audit
-    from nestscope.plugin.present.findings import findings_document, findings_table
+    from nestscope.plugin.present.findings import findings_document, findings_view
     from nestscope.plugin.present.terminal import terminal
     from nestscope.plugin.target import open_target
 
@@ -60,13 +60,5 @@ def check(
     if json_output:
         print(json.dumps(findings_document(state, found)))
     else:
-        console = terminal()
-        if found:
-            console.print(findings_table(found))
-        for problem in state.problems:
-            console.print(f"not read: {problem.path}: {problem.message}", markup=False)
-        leaves = sum(len(guest.leaves) for vm in state.vms for guest in vm.nested)
-        console.print(
-            f"{len(state.vms)} VMs, {leaves} shadow leaves checked, {len(found)} findings"
-        )
+        terminal().print(findings_view(state, found))
     sys.exit(1 if any(finding.severity != "info" for finding in found) else 0)

@@ -37,23 +37,9 @@ def decode(
         raise NestscopeError(f"{value!r} is not a number: write 0x... or decimal digits") from None
     fields = import_module(f"nestscope.decoders.words.{word.value}").describe(number)
     if json_output:
-        print(
-            json.dumps(
-                {
-                    "word": word.value,
-                    "value": hex(number),
-                    "fields": [
-                        {
-                            "name": field.name,
-                            "bits": field.isa_bits,
-                            "value": hex(field.value),
-                            "meaning": field.meaning,
-                        }
-                        for field in fields
-                    ],
-                }
-            )
-        )
+        from nestscope.plugin.present.tables import field_document
+
+        print(json.dumps(field_document(word.value, number, fields)))
         return
     from nestscope.plugin.present.tables import field_table
     from nestscope.plugin.present.terminal import terminal

@@ -43,13 +43,11 @@ def kernels() -> None:
     Others have the name of a suite of Debian (sid, sid-64k, trixie-backports), or
     of one build in it (bookworm:6.1.0-47-powerpc64le).
     """
-    from rich import box
-    from rich.table import Table
-
+    from nestscope.plugin.present.tables import plain_table
     from nestscope.plugin.present.terminal import terminal
     from nestscope.plugin.qemu.kernels import cached_kernel, cached_names
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain_table()
     table.add_column("name")
     table.add_column("release")
     table.add_column("vmlinux", overflow="fold")

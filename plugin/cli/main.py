@@ -5,10 +5,13 @@ standard error says what and what to do).
 """
 
 import atexit
+import errno
 import gc
 import os
 import sys
-from typing import Annotated, Any
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -33,6 +36,9 @@ from nestscope.plugin.cli import (
     walk,
 )
 
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What the end of a disk, a quota or a device says of standard output."""
+
 
 class Verbs(TyperGroup):
     """The verbs. Two ends are caught here, inside of the library's own handling.
@@ -50,8 +56,7 @@ class Verbs(TyperGroup):
 
             leave_quietly()
         except KeyboardInterrupt:
-            print("nestscope: interrupted", file=sys.stderr)
-            sys.exit(130)
+            _interrupted()
 
 
 app = typer.Typer(
@@ -108,18 +113,42 @@ def run() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # The last thing before the end, when a search for cycles in all modules takes some 40 ms.
     atexit.register(gc.freeze)
+    _prepare_output()
     try:
         app()
     except NestscopeError as error:
-        print(f"nestscope: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _interrupted()
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
+            from nestscope.plugin.present.terminal import drop_output
+
+            drop_output()
+            _fail(f"standard output cannot be written: {error.strerror}")
         # A defect of nestscope itself: still one line, unless it is being looked for.
         if os.environ.get("NESTSCOPE_TRACEBACK"):
             raise
-        print(
-            f"nestscope: internal error: {type(error).__name__}: {error}; "
-            "please report it with what NESTSCOPE_TRACEBACK=1 prints",
-            file=sys.stderr,
+        _fail(
+            f"internal error: {type(error).__name__}: {error}; "
+            "please report it with what NESTSCOPE_TRACEBACK=1 prints"
         )
-        sys.exit(2)
+
+
+def _prepare_output() -> None:
+    """Let the output be of any encoding, or closed by who has started us."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  for the life of the process
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Box drawing is more than some encodings have; `?` is better than no output.
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _interrupted() -> NoReturn:
+    print("nestscope: interrupted", file=sys.stderr)
+    sys.exit(130)
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"nestscope: {sentence}", file=sys.stderr)
+    sys.exit(2)

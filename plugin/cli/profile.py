@@ -23,12 +23,10 @@ def make(
 --debug /usr/lib/debug -o 6.1.0.json
     """
     from nestscope.decoders.kernel.files import knowledge_of_files
-    from nestscope.decoders.kernel.profile import ProfileError
     from nestscope.decoders.kernel.recorded import make_profile
+    from nestscope.plugin.output import new_file
 
     profile = make_profile(knowledge_of_files(vmlinux, modules, debug))
-    try:
-        output.write_text(profile.to_json())
-    except OSError as error:
-        raise ProfileError(f"{output} cannot be written: {error.strerror}") from error
+    with new_file(output) as file:
+        file.write(profile.to_json().encode())
     print(f"{output}: {profile.release}, build {profile.build_id.hex()}")

@@ -37,9 +37,10 @@ def report(
     Example: nestscope report dump.elf -o report.html --against before.elf
     """
     from nestscope import __version__
-    from nestscope.decoders.errors import NestscopeError
     from nestscope.plugin.library import compare, open_source
+    from nestscope.plugin.output import new_file
     from nestscope.plugin.present.report.page import report_page
+    from nestscope.plugin.present.units import counted
 
     given = {"vmlinux": vmlinux, "modules": modules, "profile": profile, "debug": debug}
     with open_source(source, **given) as opened:
@@ -57,8 +58,9 @@ def report(
         differences=differences,
         other=against or "",
     )
-    try:
-        output.write_text(page, "utf-8")
-    except OSError as error:
-        raise NestscopeError(f"{output} cannot be written: {error.strerror}") from None
-    print(f"{output}: {len(state.vms)} VMs, {len(findings)} findings", file=sys.stderr)
+    with new_file(output) as file:
+        file.write(page.encode())
+    print(
+        f"{output}: {counted(len(state.vms), 'VM')}, {counted(len(findings), 'finding')}",
+        file=sys.stderr,
+    )

@@ -19,7 +19,7 @@ from nestscope.decoders.captured import (
     SCHEMA,
     is_capture,
 )
-from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
+from nestscope.decoders.errors import UnreadableMemoryError
 from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.decoders.kernel.knowledge import (
     NEEDED_MODULE_SYMBOLS,
@@ -35,13 +35,15 @@ from nestscope.decoders.read_state import StateReader
 from nestscope.decoders.sources.elf_notes import Note
 from nestscope.decoders.sources.protocol import Memory
 from nestscope.decoders.sources.source_memory import merged
-from nestscope.decoders.state import Problem, Source, State, Vm
+from nestscope.decoders.state import Source, State, Vm
+from nestscope.decoders.state_json import problem_document
 from nestscope.decoders.trees import tree_leaves
 from nestscope.decoders.two_stage import guest_memory_of
 from nestscope.decoders.words import pate, ptcr
 from nestscope.plugin.dumps.elf_writer import Order, write_core
 from nestscope.plugin.dumps.recording import Range, RecordingMemory
 from nestscope.plugin.dumps.vmcoreinfo import find_vmcoreinfo
+from nestscope.plugin.output import new_file
 
 HOST_GRAIN = 4096
 _PATE_BYTES = 16
@@ -175,18 +177,13 @@ def _own_notes(
             }
             for module, table in kernel.module_symbols.items()
         },
-        "problems": [_problem(problem) for problem in kernel.problems],
+        "problems": [problem_document(problem) for problem in kernel.problems],
         "unreadable": [[hex(at), length, why] for (at, length), why in failures.items()],
     }
     return (
         Note(NOTE_NAME, NOTE_RUN, json.dumps(run).encode()),
         Note(NOTE_NAME, NOTE_PROFILE, profile.to_json().encode()),
     )
-
-
-def _problem(problem: Problem) -> dict[str, str | None]:
-    address = None if problem.address is None else hex(problem.address)
-    return {"path": problem.path, "message": problem.message, "address": address}
 
 
 def write_capture(captured: Capture, physical: Memory, kernel: Kernel, path: Path) -> int:
@@ -196,14 +193,11 @@ def write_capture(captured: Capture, physical: Memory, kernel: Kernel, path: Pat
         NestscopeError: if the file cannot be written.
     """
     order: Order = "<" if kernel.byteorder == "little" else ">"
-    try:
+    with new_file(path) as file:
         if path.suffix == ".xz":
             buffer = BytesIO()
             write_core(buffer, order, captured.notes, captured.ranges, physical.read)
-            path.write_bytes(lzma.compress(buffer.getvalue(), preset=9 | lzma.PRESET_EXTREME))
+            file.write(lzma.compress(buffer.getvalue(), preset=9 | lzma.PRESET_EXTREME))
         else:
-            with path.open("wb") as file:
-                write_core(file, order, captured.notes, captured.ranges, physical.read)
-        return path.stat().st_size
-    except OSError as error:
-        raise NestscopeError(f"{path} cannot be written: {error.strerror}") from error
+            write_core(file, order, captured.notes, captured.ranges, physical.read)
+    return path.stat().st_size

@@ -11,6 +11,7 @@ from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.decoders.sources.source_memory import SourceMemory
 from nestscope.plugin.dumps.elf_writer import Order, write_core
 from nestscope.plugin.dumps.vmcoreinfo import find_vmcoreinfo
+from nestscope.plugin.output import new_file
 
 _GRAIN = 4096
 
@@ -47,10 +48,7 @@ def convert(memory: SourceMemory, kernel: Kernel, path: Path) -> tuple[int, int]
 
     ranges = memory.ranges()
     order: Order = "<" if kernel.byteorder == "little" else ">"
-    try:
-        with path.open("wb") as file:
-            # The notes of the source are in its own byte order, so they stay behind.
-            write_core(file, order, [vmcoreinfo], ranges, read)
-    except OSError as error:
-        raise NestscopeError(f"{path} cannot be written: {error.strerror}") from error
+    with new_file(path) as file:
+        # The notes of the source are in its own byte order, so they stay behind.
+        write_core(file, order, [vmcoreinfo], ranges, read)
     return sum(end - start for start, end in ranges), missing

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +11,7 @@ from nestscope.plugin.differential.coverage.report import (
     CoverageReport,
     FunctionReport,
 )
+from nestscope.plugin.present.tables import plain_table
 
 _NO_REASON = "no reason is declared"
 _COUNT_WIDTH = 7
@@ -29,7 +29,7 @@ def coverage_view(report: CoverageReport, *, listing: bool) -> RenderableType:
 
 
 def _functions_table(report: CoverageReport) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain_table()
     table.add_column("function (and what is inlined in it)")
     for name in ("blocks", "covered", "%", "can run", "% of these"):
         table.add_column(name, justify="right")
@@ -54,7 +54,7 @@ def _functions_table(report: CoverageReport) -> Table:
 
 
 def _missing_table(report: CoverageReport) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="not covered", title_justify="left")
+    table = plain_table(title="not covered")
     table.add_column("block", no_wrap=True)
     table.add_column("why")
     for function in report.functions:

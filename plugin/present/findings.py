@@ -11,7 +11,9 @@ from rich.text import Text
 from nestscope.decoders.audit.audit import RULES
 from nestscope.decoders.audit.finding import ERROR, INFO, WARNING, Finding
 from nestscope.decoders.state import State
-from nestscope.plugin.present.units import count
+from nestscope.decoders.state_json import problem_document
+from nestscope.plugin.present.state_view import problem_lines
+from nestscope.plugin.present.units import count, counted
 
 SCHEMA = "nestscope.check/1"
 
@@ -31,14 +33,7 @@ def findings_document(state: State, found: Sequence[Finding]) -> dict[str, Any]:
         "source": {"kind": state.source.kind, "name": state.source.name},
         "kernel": {"release": state.kernel.release, "page_shift": state.kernel.page_shift},
         "findings": [finding_document(finding) for finding in found],
-        "problems": [
-            {
-                "path": problem.path,
-                "message": problem.message,
-                "address": None if problem.address is None else hex(problem.address),
-            }
-            for problem in state.problems
-        ],
+        "problems": [problem_document(problem) for problem in state.problems],
     }
 
 
@@ -54,6 +49,17 @@ def finding_document(finding: Finding) -> dict[str, Any]:
         if value is not None:
             members[name] = hex(value) if name in _ADDRESSES else value
     return members
+
+
+def findings_view(state: State, found: Sequence[Finding]) -> Group:
+    """Return all that `check` shows: the findings, what could not be read, and how much was."""
+    leaves = sum(len(guest.leaves) for vm in state.vms for guest in vm.nested)
+    end = (
+        f"{counted(len(state.vms), 'VM')}, {counted(leaves, 'shadow leaf', 'shadow leaves')} "
+        f"checked, {counted(len(found), 'finding')}"
+    )
+    table = [findings_table(found)] if found else []
+    return Group(*table, *problem_lines(state.problems), Text(end))
 
 
 def findings_table(found: Sequence[Finding]) -> Group:

@@ -1,17 +1,19 @@
 """A State for the terminal: one renderer for real memory and for the model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from nestscope.decoders.state import Chain, Memslot, NestedGuest, Problem, State, Vm
+from nestscope.plugin.present.tables import plain_table
 from nestscope.plugin.present.units import count, size
 
 _SHOWN_ENTRIES = 4
+_MEMSLOT = ("id", "base gfn", "pages", "size", "flags", "chains", "entries", "rmap array")
+_NESTED = ("l1_lpid", "shadow", "refs", "l1_gr_to_hr", "shadow_pgtable", "leaves")
 
 
 def state_view(state: State, limit: int | None = 40) -> Iterator[RenderableType]:
@@ -43,10 +45,7 @@ def _vm_view(vm: Vm, page_shift: int | None, limit: int | None) -> Iterator[Rend
 
 
 def _memslot_table(memslots: tuple[Memslot, ...], page_shift: int | None) -> Table:
-    table = _table("memslots")
-    for name in ("id", "base gfn", "pages", "size", "flags", "chains", "entries"):
-        table.add_column(name, justify="right")
-    table.add_column("rmap array", justify="right", no_wrap=True)
+    table = plain_table(*_MEMSLOT, title="memslots")
     for memslot in memslots:
         table.add_row(
             str(memslot.id),
@@ -62,9 +61,7 @@ def _memslot_table(memslots: tuple[Memslot, ...], page_shift: int | None) -> Tab
 
 
 def _nested_table(nested: tuple[NestedGuest, ...]) -> Table:
-    table = _table("nested guests")
-    for name in ("l1_lpid", "shadow", "refs", "l1_gr_to_hr", "shadow_pgtable", "leaves"):
-        table.add_column(name, justify="right", no_wrap=name.startswith(("l1_gr", "shadow_")))
+    table = plain_table(*_NESTED, title="nested guests")
     for guest in nested:
         table.add_row(
             str(guest.l1_lpid),
@@ -78,8 +75,7 @@ def _nested_table(nested: tuple[NestedGuest, ...]) -> Table:
 
 
 def _rmap_table(memslot: Memslot, limit: int | None) -> Table:
-    table = _table(f"rmap of memslot {memslot.id} (head first)")
-    table.add_column("gfn", justify="right")
+    table = plain_table("gfn", title=f"rmap of memslot {memslot.id} (head first)")
     table.add_column("form")
     table.add_column("entries: l1_lpid n_gpa")
     for chain in islice(memslot.rmap, limit):
@@ -97,7 +93,7 @@ def _entries(chain: Chain) -> str:
 
 
 def _problem_table(problems: tuple[Problem, ...]) -> Table:
-    table = _table("what could not be read")
+    table = plain_table(title="what could not be read")
     table.add_column("where")
     table.add_column("address", no_wrap=True)
     table.add_column("what")
@@ -106,8 +102,9 @@ def _problem_table(problems: tuple[Problem, ...]) -> Table:
     return table
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+def problem_lines(problems: Iterable[Problem]) -> list[Text]:
+    """Return a line for each thing that could not be read."""
+    return [Text(f"not read: {problem.path}: {problem.message}") for problem in problems]
 
 
 def _known(value: int | None) -> str:

@@ -1,20 +1,19 @@
 """The steps of a differential run for the terminal."""
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from nestscope.decoders.state import Chain, State
 from nestscope.plugin.differential.runner import Step, Tally
 from nestscope.plugin.present.results import describe_result
+from nestscope.plugin.present.tables import plain_table
 from nestscope.plugin.present.units import count
 from nestscope.sim.trace import format_operation
 
 
 def step_table() -> Table:
     """Return the empty table; `add_step` fills it."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("step", justify="right")
+    table = plain_table("step")
     table.add_column("operation")
     table.add_column("result")
     table.add_column("chains that changed (gfn: entries, head first)", ratio=1)

@@ -16,13 +16,19 @@ class Terminal(Console):
 
 
 def leave_quietly() -> NoReturn:
-    """Exit with 0 when nobody reads standard output any more.
-
-    It is pointed at nothing first, so that the interpreter does not complain
-    when it flushes at exit.
-    """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Exit with 0 when nobody reads standard output any more."""
+    drop_output()
     sys.exit(0)
+
+
+def drop_output() -> None:
+    """Point standard output at nothing.
+
+    The interpreter flushes it at exit, and would complain about what cannot be written.
+    """
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
 
 
 def terminal() -> Terminal:

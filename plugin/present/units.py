@@ -6,6 +6,11 @@ def count(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
+def counted(number: int, thing: str, things: str = "") -> str:
+    """Return how many of a thing there are, as `1 VM` or `20 VMs`; `things` is its plural."""
+    return f"{count(number)} {thing if number == 1 else things or thing + 's'}"
+
+
 def size(length: int) -> str:
     """Return a length in bytes in the largest binary unit that divides it, as `64 KiB`."""
     unit = 0

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 
 from nestscope.decoders.state import Problem
+from nestscope.decoders.state_json import problem_document
 from nestscope.plugin.gdb.inside.wire import Message
 from nestscope.plugin.gdb.worker.kernel_view import KernelView, VmAt
 from nestscope.plugin.gdb.worker.session import Opened, Session
@@ -84,18 +85,6 @@ def rendered(views: Iterable[RenderableType], width: int, *, color: bool) -> str
     return out.getvalue()
 
 
-def problem_lines(problems: Iterable[Problem]) -> list[str]:
-    """Return a line for each thing that could not be read."""
-    return [f"not read: {problem.path}: {problem.message}" for problem in problems]
-
-
 def problem_documents(problems: Iterable[Problem]) -> list[Document]:
     """Return what could not be read, as `nestscope.state/1` has it."""
-    return [
-        {
-            "path": problem.path,
-            "message": problem.message,
-            "address": None if problem.address is None else hex(problem.address),
-        }
-        for problem in problems
-    ]
+    return [problem_document(problem) for problem in problems]

@@ -8,9 +8,10 @@ from nestscope.decoders.radix import LINUX, RadixRoot, Walk, walk
 from nestscope.decoders.state import FORM_NAMES
 from nestscope.decoders.two_stage import chain_gfn, kernel_root
 from nestscope.plugin.gdb.worker.answer import Answer, Document, Request, problem_documents
-from nestscope.plugin.gdb.worker.answer import problem_lines as lines_of
 from nestscope.plugin.gdb.worker.kernel_view import ChainAt, KernelView, LookupFailedError, VmAt
-from nestscope.plugin.gdb.worker.objects import SCHEMA, new_table
+from nestscope.plugin.gdb.worker.objects import SCHEMA
+from nestscope.plugin.present.state_view import problem_lines
+from nestscope.plugin.present.tables import plain_table
 
 
 def chain(request: Request) -> Answer:
@@ -38,7 +39,7 @@ def chain(request: Request) -> Answer:
     views = [*chain_views(vm, found)]
     if note:
         views.append(Text(note))
-    views += [Text(line) for line in lines_of(view.problems)]
+    views += problem_lines(view.problems)
     return Answer(document, tuple(views), len(found.reading.entries))
 
 
@@ -97,14 +98,13 @@ def chain_views(vm: VmAt, found: ChainAt) -> list[Table | Text]:
     )
     views: list[Table | Text] = [head]
     if found.reading.entries:
-        table = new_table("", "l1_lpid", "n_gpa", "kept in")
-        table.title = None
+        table = plain_table("l1_lpid", "n_gpa", "kept in")
         nodes = found.reading.nodes
         for at, entry in enumerate(found.reading.entries):
             kept = f"node {nodes[at]:#x}" if at < len(nodes) else "last word"
             table.add_row(str(entry.l1_lpid), hex(entry.n_gpa), kept)
         views.append(table)
-    views += [Text(line) for line in lines_of(found.reading.problems)]
+    views += problem_lines(found.reading.problems)
     return views
 
 

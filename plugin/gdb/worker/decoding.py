@@ -6,7 +6,7 @@ from nestscope.decoders.errors import NestscopeError
 from nestscope.decoders.words.field import Field
 from nestscope.plugin.gdb.inside.spec import WORDS
 from nestscope.plugin.gdb.worker.answer import Answer, Request
-from nestscope.plugin.present.tables import field_table
+from nestscope.plugin.present.tables import field_document, field_table
 
 
 def decode(request: Request) -> Answer:
@@ -16,21 +16,9 @@ def decode(request: Request) -> Answer:
     name = request.arguments.get("field")
     if name:
         return Answer(value=_field(fields, word, str(name)))
-    document = {
-        "word": word,
-        "value": hex(value),
-        "fields": [
-            {
-                "name": field.name,
-                "bits": field.isa_bits,
-                "value": hex(field.value),
-                "meaning": field.meaning,
-            }
-            for field in fields
-        ],
-    }
     meanings = [field.meaning for field in fields if field.value and field.meaning]
     text = ", ".join(meanings) or "0"
+    document = field_document(word, value, fields)
     return Answer(document, (field_table(word.upper(), value, fields),), text)
 
 

@@ -14,10 +14,11 @@ from nestscope.decoders.state import Entry, Leaf, Leaves
 from nestscope.decoders.trees import tree_leaves
 from nestscope.decoders.words.pte import PTE_RPN
 from nestscope.plugin.gdb.worker.answer import Answer, Document, Request, problem_documents
-from nestscope.plugin.gdb.worker.answer import problem_lines as lines_of
 from nestscope.plugin.gdb.worker.chain import chain_document, chain_views, root_of
 from nestscope.plugin.gdb.worker.kernel_view import ChainAt, KernelView, LookupFailedError, VmAt
-from nestscope.plugin.gdb.worker.objects import SCHEMA, new_table
+from nestscope.plugin.gdb.worker.objects import SCHEMA
+from nestscope.plugin.present.state_view import problem_lines
+from nestscope.plugin.present.tables import plain_table
 
 MAX_SHOWN = 64
 
@@ -54,7 +55,7 @@ def hostpage(request: Request) -> Answer:
         views.append(Text(f"no VM of this host maps the host page of {hpa:#x}"))
     if len(found) > MAX_SHOWN:
         views.append(Text(f"{len(found) - MAX_SHOWN} more mappings: --json lists all"))
-    views += [Text(line) for line in lines_of(view.problems)]
+    views += problem_lines(view.problems)
     return Answer(document, tuple(views), len(found))
 
 
@@ -131,9 +132,8 @@ def _views(mapping: Mapping) -> list[RenderableType]:
     entries = mapping.chain.reading.entries
     if not entries:
         return [head, *chain_views(mapping.vm, mapping.chain)]
-    table = new_table("", "l1_lpid", "n_gpa")
-    table.title = None
+    table = plain_table("l1_lpid", "n_gpa")
     table.add_column("now")
     for entry, standing in zip(entries, mapping.standing, strict=True):
         table.add_row(str(entry.l1_lpid), hex(entry.n_gpa), standing)
-    return [head, table, *(Text(line) for line in lines_of(mapping.chain.reading.problems))]
+    return [head, table, *problem_lines(mapping.chain.reading.problems)]

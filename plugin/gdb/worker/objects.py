@@ -1,21 +1,28 @@
 """`nested vms`, `slots`, `guests`: what there is, without trees and chains."""
 
-from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from nestscope.plugin.gdb.worker.answer import Answer, Document, Request, problem_documents
-from nestscope.plugin.gdb.worker.answer import problem_lines as lines_of
+from nestscope.plugin.present.state_view import problem_lines
+from nestscope.plugin.present.tables import plain_table
 from nestscope.plugin.present.units import count, size
 
 SCHEMA = "nestscope.gdb/1"
+
+_VM = ("vm", "struct kvm", "lpid", "MMU", "l1_ptcr", "slots", "nested")
+_SLOT = (
+    *("id", "base gfn", "pages", "size", "userspace_addr"),
+    *("rmap array", "kvm_memory_slot"),
+)
+_GUEST = ("l1_lpid", "shadow", "refs", "l1_gr_to_hr", "shadow_pgtable", "kvm_nested_guest")
 
 
 def vms(request: Request) -> Answer:
     """List the VMs of the host."""
     view = request.view
-    table = new_table("VMs", "vm", "struct kvm", "lpid", "MMU", "l1_ptcr", "slots", "nested")
+    table = plain_table(*_VM, title="VMs")
     rows: list[Document] = []
     for vm in view.vms():
         slots = view.slots(vm)
@@ -57,10 +64,7 @@ def slots(request: Request) -> Answer:
     view = request.view
     vm = view.vm(request.number("vm"))
     shift = view.kernel.page_shift
-    table = new_table(
-        f"memslots of VM {vm.number}", "id", "base gfn", "pages", "size", "userspace_addr",
-        "rmap array", "kvm_memory_slot",
-    )  # fmt: skip
+    table = plain_table(*_SLOT, title=f"memslots of VM {vm.number}")
     rows: list[Document] = []
     for slot in view.slots(vm):
         rows.append(
@@ -91,8 +95,7 @@ def guests(request: Request) -> Answer:
     view = request.view
     vm = request.radix_vm()
     shown = ("shadow_lpid", "refcnt", "l1_gr_to_hr", "shadow_pgtable", "address")
-    headings = ("l1_lpid", "shadow", "refs", "l1_gr_to_hr", "shadow_pgtable", "kvm_nested_guest")
-    table = new_table(f"nested guests of VM {vm.number}", *headings)
+    table = plain_table(*_GUEST, title=f"nested guests of VM {vm.number}")
     rows: list[Document] = []
     for lpid, guest in view.nested(vm):
         row: Document = {"l1_lpid": lpid}
@@ -123,7 +126,7 @@ def target(request: Request) -> Answer:
         "types": opened.types,
         "kvm_modules": modules,
     }
-    table = new_table("target")
+    table = plain_table(title="target")
     table.add_column("what")
     table.add_column("is", overflow="fold")
     for name, value in rows.items():
@@ -131,23 +134,15 @@ def target(request: Request) -> Answer:
     document = {"schema": SCHEMA, **rows, "problems": problem_documents(kernel.problems)}
     views: tuple[RenderableType, ...] = (
         table,
-        *(Text(line) for line in lines_of(kernel.problems)),
+        *problem_lines(kernel.problems),
     )
     return Answer(document, views, kernel.release)
-
-
-def new_table(title: str, *columns: str) -> Table:
-    """Return an empty table in the style of all our tables."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        table.add_column(name, justify="right", overflow="fold")
-    return table
 
 
 def _answer(request: Request, name: str, rows: list[Document], shown: Table | Text) -> Answer:
     problems = request.view.problems
     document = {"schema": SCHEMA, name: rows, "problems": problem_documents(problems)}
-    views = (shown, *(Text(line) for line in lines_of(problems)))
+    views = (shown, *problem_lines(problems))
     return Answer(document, views, len(rows))
 
 

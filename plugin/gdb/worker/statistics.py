@@ -12,13 +12,18 @@ from nestscope.decoders.state import FORM_LIST, FORM_SINGLE, Leaves, Memslot, Vm
 from nestscope.decoders.words.pte import PTE_RPN
 from nestscope.decoders.words.rmap import RMAP_NESTED_SIZE
 from nestscope.plugin.gdb.worker.answer import Answer, Document, Request, problem_documents
-from nestscope.plugin.gdb.worker.answer import problem_lines as lines_of
-from nestscope.plugin.gdb.worker.objects import SCHEMA, new_table
+from nestscope.plugin.gdb.worker.objects import SCHEMA
 from nestscope.plugin.gdb.worker.whole import whole_state
+from nestscope.plugin.present.state_view import problem_lines
+from nestscope.plugin.present.tables import plain_table
 from nestscope.plugin.present.units import count, size
 
 Words = NDArray[np.uint64]
 _POINTER = 8
+_COLUMNS = (
+    *("slot", "single", "lists", "entries", "stale", "longest", "at gfn"),
+    *("nodes", "array"),
+)
 
 
 class SlotNumbers(NamedTuple):
@@ -61,7 +66,7 @@ def stats(request: Request) -> Answer:
         views += _views(number, vm, slots)
     if not vms:
         views.append(Text("there is no VM in this kernel"))
-    views += [Text(line) for line in lines_of(state.problems)]
+    views += problem_lines(state.problems)
     problems = problem_documents(state.problems)
     return Answer({"schema": SCHEMA, "vms": vms, "problems": problems}, tuple(views), len(vms))
 
@@ -153,10 +158,7 @@ def _views(number: int, vm: Vm, slots: list[tuple[Memslot, SlotNumbers]]) -> lis
             f"{count(leaves)} shadow leaves of {count(len(vm.nested))} nested guests"
         )
     ]
-    table = new_table("", "slot", "single", "lists", "entries", "stale", "longest", "at gfn")
-    table.title = None
-    table.add_column("nodes", justify="right")
-    table.add_column("array", justify="right")
+    table = plain_table(*_COLUMNS)
     for slot, numbers in slots:
         table.add_row(
             str(slot.id),

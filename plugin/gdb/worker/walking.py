@@ -28,7 +28,7 @@ from nestscope.decoders.words import pde, pte
 from nestscope.plugin.gdb.worker.answer import Answer, Request
 from nestscope.plugin.gdb.worker.chain import chain_document, root_of
 from nestscope.plugin.gdb.worker.kernel_view import ChainAt, KernelView, LookupFailedError, VmAt
-from nestscope.plugin.gdb.worker.objects import new_table
+from nestscope.plugin.present.tables import plain_table
 from nestscope.plugin.present.walk_tree import walk_document, walk_tree
 
 _PIECE = 4096
@@ -145,7 +145,8 @@ def _as_chain(found: ChainAt) -> Chain | None:
 
 
 def _bit_table(found: TwoStageWalk) -> Table:
-    table = new_table("the words, field by field (what is not 0)", "stage", "level", "at", "word")
+    title = "the words, field by field (what is not 0)"
+    table = plain_table("stage", "level", "at", "word", title=title)
     table.add_column("fields")
     for stage in ("guest", "host", "shadow"):
         steps: Walk | None = getattr(found, stage)

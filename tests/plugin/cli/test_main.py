@@ -101,7 +101,7 @@ def test_report_writes_one_page_and_says_what_it_holds(cli: Cli, tmp_path: Path)
     page = tmp_path / "report.html"
     outcome = cli("report", "sample:6.12-64k", "-o", page, "--against", "sample:6.1-64k")
     assert outcome.status == 0
-    assert "1 VMs" in outcome.error
+    assert outcome.error.endswith("report.html: 1 VM, 6 findings\n")
     assert "Difference to sample:6.1-64k" in page.read_text()
 
 
@@ -115,3 +115,53 @@ def test_the_version_is_that_of_the_installed_package(cli: Cli) -> None:
     outcome = cli("--version")
     assert outcome.output == f"nestscope {version('nestscope')}\n"
     assert outcome.status == 0
+
+
+PROGRAM = [sys.executable, "-c", "from nestscope.plugin.cli.main import run; run()"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["decode", "pte", "1", "--json"], ["state", "sample:6.12-64k"], ["--version"]],
+    ids=["a line", "tables", "before any verb"],
+)
+def test_a_full_disk_is_one_sentence(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == "nestscope: standard output cannot be written: No space left on device\n"
+
+
+def test_closed_standard_output_is_no_error() -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *PROGRAM, "state", "sample:6.12-64k", "--json"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("how", ["--figure", "--map"])
+def test_an_encoding_without_box_drawing_shows_question_marks(how: str) -> None:
+    done = subprocess.run(
+        [*PROGRAM, "state", "sample:6.12-64k", how],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"?" in done.stdout
+    assert b"rmap" in done.stdout
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_no_number_is_lost_in_a_narrow_terminal(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = (
+        cli("state", "sample:6.12-64k").output.partition("nested guests")[2].partition("rmap")[0]
+    )
+    rows = [line.split() for line in table.splitlines()]
+    assert ["2830", "14", "1"] in [row[:3] for row in rows]
+    assert "…" not in table
+    assert all(len(line) <= columns for line in table.splitlines())
