@@ -3,7 +3,7 @@
 import pytest
 
 from nestscope.sim.errors import UnmodelledError
-from nestscope.sim.events import CreateVm, DestroyVm, SwitchToHpt
+from nestscope.sim.events import Access, CreateVm, DestroyVm, SwitchToHpt
 from nestscope.sim.facts import Observations
 
 from .world import PTCR, World
@@ -51,10 +51,8 @@ def test_26_a_destroyed_vm_is_gone_and_the_next_one_begins_afresh() -> None:
     world.run("destroy")
     assert world.state.vms == ()
     with pytest.raises(UnmodelledError):
-        world.run("load 1 0x1000000")
-    for event in world.guest.setup():
-        world.model.step(event)
-    world.run(PTCR, f"map 1 {N:#x} {G:#x} 64K rwxRC")
+        world.model.step(Access(1, "load", N))
+    world.run("create", PTCR, f"map 1 {N:#x} {G:#x} 64K rwxRC")
     assert world.run(f"load 1 {N:#x}").value == 0
     assert (world.vm.lpid, world.vm.nested[0].shadow_lpid) == (1, 2)
     assert min(leaf.pte >> 16 & 0xFFFF for leaf in world.vm.host_leaves if leaf.pte & 2) >= frames

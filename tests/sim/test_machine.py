@@ -274,9 +274,7 @@ class ModelAndOracle(RuleBasedStateMachine):
     def begin_again(self) -> None:
         if len(self.oracle.entries) > 12:
             self.do(ev.DestroyVm())
-            for event in self.world.guest.setup():
-                self.world.model.step(event)
-            self.world.run("ptcr 0x40004")
+            self.world.run("create", "ptcr 0x40004")
             self.reset()
 
     # Agreement.
