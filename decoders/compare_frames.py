@@ -5,10 +5,17 @@ from functools import reduce
 from operator import or_
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nestscope.decoders.renaming import Difference, Frames, Renaming
 from nestscope.decoders.state import Columns
 from nestscope.decoders.words.pte import PTE_RPN
+
+MAX_PAGES = 1 << 25
+"""Base pages whose frames are compared at most: 2 TiB of 64 KiB, 128 GiB of 4 KiB. A damaged
+tree can hold millions of leaves of 2**51 bytes."""
+
+_MANY_BITS = 30
 
 Paired = tuple[str, Columns, Columns]
 """Path of a tree, and its leaves on the expected and on the observed side, pair by pair."""
@@ -21,20 +28,17 @@ def compare_frames(
     paired: Iterable[Paired], renaming: Renaming, page_shift: int
 ) -> list[Difference]:
     """Return where leaves that agree in all else break the renaming, which is updated."""
-    rows: list[Row] = [
-        (path, *base_frames(left, right, page_shift)) for path, left, right in paired
-    ]
+    rows, found = expanded(paired, page_shift)
     mixed: list[Row] = []
     if renaming.mixed:
         rows, mixed = without_mixed(rows, renaming.mixed)
     if not rows:
-        return []
+        return found
     frames = np.concatenate([row[2] for row in rows])
     names = np.concatenate([row[3] for row in rows])
     frames, first = np.unique(frames, return_index=True)
     chosen = names[first]
     owners, owner_at = np.unique(chosen, return_index=True)
-    found: list[Difference] = []
     for path, addresses, expected, observed in rows:
         name = chosen[np.searchsorted(frames, expected)]
         owner = frames[owner_at[np.searchsorted(owners, name)]]
@@ -55,6 +59,26 @@ def compare_frames(
     for row in mixed:
         found += mixed_frames(row, renaming, page_shift)
     return found
+
+
+def expanded(paired: Iterable[Paired], page_shift: int) -> tuple[list[Row], list[Difference]]:
+    """Return the frames of paired leaves, base page by base page, and which are too many."""
+    rows: list[Row] = []
+    found: list[Difference] = []
+    room = MAX_PAGES
+    for path, left, right in paired:
+        pages = pages_of(left, page_shift)
+        total = int(pages.sum())
+        if total > room:
+            fits = int(np.searchsorted(np.cumsum(pages), room, side="right"))
+            wanted = f"at most {MAX_PAGES} base pages in all"
+            seen = f"more: those of the last {len(pages) - fits} leaves are not compared"
+            found.append(Difference(f"{path}.host pages", wanted, seen))
+            left, right, pages = left[:fits], right[:fits], pages[:fits]  # noqa: PLW2901
+            total = int(pages.sum())
+        room -= total
+        rows.append((path, *base_frames(left, right, pages, page_shift)))
+    return rows, found
 
 
 def mixed_frames(row: Row, renaming: Renaming, page_shift: int) -> list[Difference]:
@@ -93,14 +117,22 @@ def without_mixed(
     return plain, other
 
 
-def base_frames(left: Columns, right: Columns, page_shift: int) -> tuple[Frames, Frames, Frames]:
+def pages_of(leaves: Columns, page_shift: int) -> NDArray[np.int64]:
+    """Return how many base pages each leaf has; 2**30 stands for more."""
+    bits = leaves["shift"].astype(np.int64) - page_shift
+    pages: NDArray[np.int64] = np.left_shift(1, np.minimum(np.maximum(bits, 0), _MANY_BITS))
+    return pages
+
+
+def base_frames(
+    left: Columns, right: Columns, pages: NDArray[np.int64], page_shift: int
+) -> tuple[Frames, Frames, Frames]:
     """Return `(address, expected frame, observed frame)` of every base page of paired leaves.
 
-    A large leaf is expanded, so that a base page inside it must be renamed
-    together with it.
+    A large leaf is expanded into its `pages`, so that a base page inside it must be
+    renamed together with it.
     """
     shift = np.uint64(page_shift)
-    pages = np.left_shift(1, np.maximum(left["shift"].astype(np.int64) - page_shift, 0))
     ends = np.cumsum(pages)
     offset = (np.arange(pages.sum()) - np.repeat(ends - pages, pages)).astype(np.uint64)
     rpn = np.uint64(PTE_RPN)

@@ -249,6 +249,20 @@ def test_partition_table_entries_agree_but_for_the_place_of_the_root() -> None:
         assert found.path == f"vms[lpid=1].nested[l1_lpid=1].shadow_pate.{where}"
 
 
+def test_leaves_too_large_to_expand_are_said_and_the_others_compared() -> None:
+    """A damaged tree can hold millions of leaves of 2**51 bytes: memory would not do."""
+    small = state({0: pte(1), 0x10000: pte(2)}, {})
+    leaf = (1 << 51, 51, pte(0))
+    leaves = Leaves.build([*small.vms[0].host_leaves, leaf])
+    damaged = replace(small, vms=(replace(small.vms[0], host_leaves=leaves),))
+    (said,) = compare(damaged, damaged)
+    assert said.path == "vms[lpid=1].host_leaves.host pages"
+    assert "the last 1 leaves are not compared" in said.observed
+    wrong = Leaves.build([(0, 16, pte(5)), (0x10000, 16, pte(5)), leaf])
+    other = replace(small, vms=(replace(small.vms[0], host_leaves=wrong),))
+    assert paths(damaged, other) == [said.path, *["vms[lpid=1].host_leaves[0x10000].host page"]]
+
+
 def test_what_only_one_side_knows_of_them_is_a_difference() -> None:
     known = in_use()
     for unknown in (
