@@ -13,7 +13,8 @@ inherit bits that Linux keeps for its own use (soft-dirty, special, devmap)
 and that neither the hardware nor KVM reads in a partition-scoped tree.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from nestscope.decoders.state import (
     Leaves,
     Memslot,
     NestedGuest,
+    Running,
     State,
     Vm,
 )
@@ -70,8 +72,8 @@ class _Comparison:
         self.matched(
             "vms",
             "lpid",
-            {vm.lpid: vm for vm in expected.vms},
-            {vm.lpid: vm for vm in observed.vms},
+            expected.vms,
+            observed.vms,
             self.vm,
         )
         self.differences += compare_frames(self.frames, self.renaming, self.page_shift)
@@ -114,19 +116,20 @@ class _Comparison:
         self,
         path: str,
         key_name: str,
-        expected: dict[Any, Any],
-        observed: dict[Any, Any],
+        expected: Sequence[Any],
+        observed: Sequence[Any],
         visit: Callable[[str, Any, Any], None],
     ) -> None:
-        """Pair two sets by key, report what only one side has, visit the pairs."""
-        for key in [*expected, *(key for key in observed if key not in expected)]:
+        """Pair two sets by the member `key_name`, report what one side has, visit the pairs."""
+        left, right = _keyed(expected, key_name), _keyed(observed, key_name)
+        for key in [*left, *(key for key in right if key not in left)]:
             where = f"{path}[{key_name}={key}]"
-            if key not in observed:
+            if key not in right:
                 self.note(where, "present", "absent")
-            elif key not in expected:
+            elif key not in left:
                 self.note(where, "absent", "present")
             else:
-                visit(where, expected[key], observed[key])
+                visit(where, left[key], right[key])
 
     def vm(self, path: str, expected: Vm, observed: Vm) -> None:
         self.host_address(f"{path}.kvm", "kvm", expected.kvm, observed.kvm)
@@ -136,24 +139,24 @@ class _Comparison:
         self.matched(
             f"{path}.memslots",
             "id",
-            {memslot.id: memslot for memslot in expected.memslots},
-            {memslot.id: memslot for memslot in observed.memslots},
+            expected.memslots,
+            observed.memslots,
             self.memslot,
         )
         self.leaves(f"{path}.host_leaves", "gpa", expected.host_leaves, observed.host_leaves)
         self.matched(
             f"{path}.nested",
             "l1_lpid",
-            {guest.l1_lpid: guest for guest in expected.nested},
-            {guest.l1_lpid: guest for guest in observed.nested},
+            expected.nested,
+            observed.nested,
             self.nested,
         )
         self.running(f"{path}.running", expected, observed)
         self.matched(
             f"{path}.orphans",
             "l1_lpid",
-            {guest.l1_lpid: guest for guest in expected.orphans},
-            {guest.l1_lpid: guest for guest in observed.orphans},
+            expected.orphans,
+            observed.orphans,
             self.nested,
         )
 
@@ -168,9 +171,10 @@ class _Comparison:
         if expected.running is None or observed.running is None:
             self.note(path, _known(expected.running), _known(observed.running))
             return
-        left = {each.vcpu_id: each.nested for each in expected.running}
-        right = {each.vcpu_id: each.nested for each in observed.running}
-        self.matched(path, "vcpu_id", left, right, self.nested_address)
+        self.matched(path, "vcpu_id", expected.running, observed.running, self.vcpu)
+
+    def vcpu(self, path: str, expected: Running, observed: Running) -> None:
+        self.nested_address(path, expected.nested, observed.nested)
 
     def nested_address(self, path: str, expected: int | None, observed: int | None) -> None:
         self.host_address(path, "nested", expected, observed)
@@ -248,6 +252,20 @@ class _Comparison:
                 describe_leaf(left_by_address.get(address)),
                 describe_leaf(right_by_address.get(address)),
             )
+
+
+def _keyed(items: Sequence[Any], name: str) -> dict[str, Any]:
+    """Return items by a member. The second one with a value has `#2` behind it, and so on.
+
+    vCPUs can be in several nested guests that had one name, one after the other.
+    """
+    seen: Counter[object] = Counter()
+    keyed: dict[str, Any] = {}
+    for item in items:
+        value = getattr(item, name)
+        seen[value] += 1
+        keyed[f"{value}#{seen[value]}" if seen[value] > 1 else f"{value}"] = item
+    return keyed
 
 
 def _known(value: object) -> str:

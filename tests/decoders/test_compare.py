@@ -241,6 +241,18 @@ def test_orphans_are_compared_by_their_lpid() -> None:
     assert (found.path, found.observed) == ("vms[lpid=1].orphans[l1_lpid=9]", "present")
 
 
+def test_two_of_one_name_are_compared_each_with_its_own() -> None:
+    """vCPUs can be in two nested guests that had the same l1_lpid, one after the other."""
+    first = NestedGuest(9, 3, 1, 0, 0, 0x8000, address=0x300)
+    second = replace(first, shadow_lpid=4, shadow_pgtable=0x9000, address=0x400)
+    both = in_use(orphans=(first, second))
+    assert compare(both, both) == []
+    (changed,) = compare(both, in_use(orphans=(replace(first, refcnt=2), second)))
+    assert changed.path == "vms[lpid=1].orphans[l1_lpid=9].refcnt"
+    (gone,) = compare(both, in_use(orphans=(first,)))
+    assert (gone.path, gone.observed) == ("vms[lpid=1].orphans[l1_lpid=9#2]", "absent")
+
+
 def test_partition_table_entries_agree_but_for_the_place_of_the_root() -> None:
     left = in_use()
     assert compare(left, in_use(shadow_pate=(0x9_0000 | 0xAD, 5))) == []
