@@ -60,6 +60,9 @@ class _Comparison:
         self.renaming = renaming
         self.frames: list[Paired] = []
         self.objects: dict[tuple[str, int], int] = {}
+        """Observed address of every expected one, by kind."""
+        self.owners: dict[tuple[str, int], int] = {}
+        """Expected address of every observed one, by kind."""
         self.differences: list[Difference] = []
         self.page_shift = _SMALLEST_PAGE_SHIFT
 
@@ -108,9 +111,8 @@ class _Comparison:
             self.note(path, f"{hex(known)} as before", hex(observed))
         if self.objects.setdefault(key, observed) != observed:
             self.note(path, hex(self.objects[key]), hex(observed))
-        for (other_kind, other), name in self.objects.items():
-            if other_kind == kind and name == observed and other != expected:
-                self.note(path, f"an address of its own for this {kind}", hex(observed))
+        if self.owners.setdefault((kind, observed), expected) != expected:
+            self.note(path, f"an address of its own for this {kind}", hex(observed))
 
     def matched(
         self,
