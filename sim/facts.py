@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nestscope.sim.constants import PMD_SHIFT
+
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
@@ -43,6 +45,15 @@ class HostFacts:
     readonly_memslots: bool = False
     ages_by_reclaim: bool = False
     split_to_zero_page: bool = False
+
+    @property
+    def transparent_huge_pages(self) -> bool:
+        """Whether faults bring huge pages: `radix__has_transparent_hugepage`.
+
+        It asks whether the host knows the AP encoding of 2 MiB; QEMU's powernv machines
+        do not tell one. What the VMM advises is taken there, too.
+        """
+        return PMD_SHIFT in self.tlbie_shifts
 
 
 PLACES = (

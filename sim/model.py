@@ -100,7 +100,10 @@ class Model:
             raise UnmodelledError("a second VM")
         facts = self.facts
         memory = HostMemory(
-            facts.page_shift, self._next_frame, split_to_zero_page=facts.split_to_zero_page
+            facts.page_shift,
+            self._next_frame,
+            split_to_zero_page=facts.split_to_zero_page,
+            transparent_huge_pages=facts.transparent_huge_pages,
         )
         self._kvm = Kvm(facts, memory)
         self._kvm.mixed = self.mixed

@@ -49,6 +49,7 @@ class HostPages(Frames):
         "shared",
         "split_to_zero_page",
         "tables",
+        "transparent_huge_pages",
         "vmas",
     )
 
@@ -58,8 +59,10 @@ class HostPages(Frames):
         first_frame: int = ZERO_FRAME + 1,
         *,
         split_to_zero_page: bool = False,
+        transparent_huge_pages: bool = True,
     ) -> None:
         super().__init__(page_shift, first_frame)
+        self.transparent_huge_pages = transparent_huge_pages
         self.split_to_zero_page = split_to_zero_page
         self.pages: dict[int, int] = {}
         self.huge: dict[int, dict[int, int]] = {}
@@ -150,6 +153,8 @@ class HostPages(Frames):
         """
         block = page >> PMD_SHIFT - self.page_shift
         if block in self.tables or not self.vmas.allows_huge(block << PMD_SHIFT):
+            return 0
+        if not self.transparent_huge_pages:
             return 0
         if self.huge_refused:
             self.huge_refused -= 1
