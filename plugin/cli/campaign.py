@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nestscope.decoders.errors import NestscopeError
-from nestscope.plugin.cli.options import Qemu
+from nestscope.plugin.cli.options import KERNEL_HELP, OWN_MODULE_HELP, Qemu
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -50,7 +50,8 @@ def campaign(
         typer.Option("--for", metavar="DURATION", help="Run this long: 90s, 5m, 8h."),
     ] = None,
     kernels: Annotated[
-        list[str] | None, typer.Option("--kernel", help="A kernel of `lab kernels`; repeatable.")
+        list[str] | None,
+        typer.Option("--kernel", help=f"{KERNEL_HELP} {OWN_MODULE_HELP} Repeatable."),
     ] = None,
     machines: Annotated[
         list[str] | None,

@@ -91,7 +91,7 @@ def diff(
     plan = make_plan(trace, random_steps, seed)
     console = terminal()
     if on == On.MODEL:
-        clean = _run(_model_alone(kernel, machine), plan, inject, audit, save, console)
+        clean = _run(_model_alone(kernel.partition("@")[0], machine), plan, inject, audit, save, console)
     else:
         files = choose_kernel(kernel, vmlinux, modules)
         with _sides(files, On(on), Via(via), machine, qemu, console) as sides:
@@ -278,13 +278,13 @@ def _print_rmap(step: "Step", console: "Console") -> None:
 
 
 def _print_differences(step: "Step", console: "Console") -> None:
+    from rich.text import Text
+
     from nestscope.sim.trace import format_operation
 
     count = len(step.differences)
-    console.print(
-        f"\n[bold red]step {step.number}[/] ({format_operation(step.operation)}): "
-        f"{count} difference{'s' * (count > 1)}"
-    )
+    told = f" ({format_operation(step.operation)}): {count} difference{'s' * (count > 1)}"
+    console.print(Text.assemble((f"\nstep {step.number}", "bold red"), told))
     for difference in step.differences[:_SHOWN_DIFFERENCES]:
         console.print(f"  {difference.path}", style="bold", markup=False, highlight=False)
         console.print(f"    model:  {difference.expected}", markup=False, soft_wrap=True)

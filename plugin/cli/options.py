@@ -46,5 +46,9 @@ MachineName = Annotated[
     ),
 ]
 KERNEL_HELP = "A kernel of `lab kernels`, or a suite of Debian: sid, sid-64k, SUITE:RELEASE."
-KernelName = Annotated[str, typer.Option("--kernel", help=KERNEL_HELP, autocompletion=kernels)]
+OWN_MODULE_HELP = "NAME@FILE.ko loads a module that you have built in the place of its own."
+KernelName = Annotated[
+    str,
+    typer.Option("--kernel", help=f"{KERNEL_HELP} {OWN_MODULE_HELP}", autocompletion=kernels),
+]
 Qemu = Annotated[str, typer.Option("--qemu", help="The QEMU program.")]

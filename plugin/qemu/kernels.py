@@ -18,6 +18,7 @@ from nestscope.plugin.qemu.debug_package import ensure_profile
 from nestscope.plugin.qemu.errors import LabError
 from nestscope.plugin.qemu.flavours import DEFAULT_KERNEL, FLAVOURS, Flavour, flavour
 from nestscope.plugin.qemu.kernel_files import KernelFiles
+from nestscope.plugin.qemu.own_module import with_module
 from nestscope.plugin.qemu.packages import extract_kernel
 
 __all__ = [
@@ -195,11 +196,15 @@ def own_kernel(vmlinux: Path, modules: Path) -> KernelFiles:
 def choose_kernel(name: str, vmlinux: Path | None, modules: Path | None) -> KernelFiles:
     """Return the user's own kernel if one is given, else kernel `name`, fetched if need be.
 
+    `NAME@FILE` is kernel NAME with the module FILE in the place of its own one.
+
     Raises:
         LabError: if it cannot be had, or only half of an own kernel is given.
     """
     if vmlinux is None and modules is None:
-        return fetch_kernel(name)
+        name, _, module = name.partition("@")
+        kernel = fetch_kernel(name)
+        return with_module(kernel, Path(module).absolute()) if module else kernel
     if vmlinux is None or modules is None:
         raise LabError("your own kernel needs both --vmlinux FILE and --modules DIR")
     return own_kernel(vmlinux, modules)
