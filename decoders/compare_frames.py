@@ -11,8 +11,8 @@ from nestscope.decoders.renaming import Difference, Frames, Renaming
 from nestscope.decoders.state import Columns
 from nestscope.decoders.words.pte import PTE_RPN
 
-MAX_PAGES = 1 << 25
-"""Base pages whose frames are compared at most: 2 TiB of 64 KiB, 128 GiB of 4 KiB. A damaged
+MAX_PAGES = 1 << 23
+"""Base pages whose frames are compared at most: 512 GiB of 64 KiB, 32 GiB of 4 KiB. A damaged
 tree can hold millions of leaves of 2**51 bytes."""
 
 _MANY_BITS = 30
