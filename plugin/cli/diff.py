@@ -91,7 +91,8 @@ def diff(
     plan = make_plan(trace, random_steps, seed)
     console = terminal()
     if on == On.MODEL:
-        clean = _run(_model_alone(kernel.partition("@")[0], machine), plan, inject, audit, save, console)
+        sides = _model_alone(kernel.partition("@")[0], machine)
+        clean = _run(sides, plan, inject, audit, save, console)
     else:
         files = choose_kernel(kernel, vmlinux, modules)
         with _sides(files, On(on), Via(via), machine, qemu, console) as sides:
