@@ -5,7 +5,7 @@ that is given for it, and there it is held; after its last place it goes to its 
 Exactly one operation moves at any time, so the order says everything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from nestscope.sim.errors import UnmodelledError
@@ -35,28 +35,28 @@ class Held(Generic[T]):
         self.ended = False
         self.result: T | None = None
 
-    def take_turn(self) -> None:
-        """Go to the next place, to the end after the last, or stay.
+    def take_turn(self) -> bool:
+        """Go to the next place, to the end after the last, or stay; say whether it moved.
 
         Raises:
             UnmodelledError: if it never comes to the place, or waits for one that is held.
         """
         goal = self._turns.pop(0) if self._turns else "the end"
         if goal is None:
-            return
+            return False
         times = 0
         while True:
             point = self._next(goal)
             if point is None:
                 if isinstance(goal, Place):
                     raise UnmodelledError(f"the operation ends before it comes to {goal}")
-                return
+                return True
             # Whoever finds a lock taken comes to it once, though the path says so again.
             again, self._point = point is self._point and not isinstance(point, str), point
             if isinstance(goal, Place) and not again and is_at(point, goal):
                 times += 1
                 if times == goal.times:
-                    return
+                    return True
 
     def _next(self, goal: Place | str) -> Point | None:
         here = self._point
@@ -69,14 +69,18 @@ class Held(Generic[T]):
             return None
 
 
-def run_in_order(paths: Sequence[Held[T]]) -> list[T]:
+def run_in_order(
+    paths: Sequence[Held[T]], after_turn: Callable[[], object] = lambda: None
+) -> list[T]:
     """Let the paths take turns until all have ended; return what each returned.
+
+    `after_turn` is called whenever one has moved: then all are held or have ended.
 
     Raises:
         UnmodelledError: if one cannot go on.
     """
     while not all(path.ended for path in paths):
         for path in paths:
-            if not path.ended:
-                path.take_turn()
+            if not path.ended and path.take_turn():
+                after_turn()
     return [path.result for path in paths if path.result is not None]

@@ -7,6 +7,7 @@ from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.decoders.kernel.memory import LINEAR_START
 from nestscope.decoders.read_state import StateReader
 from nestscope.decoders.state import Source, State
+from nestscope.plugin.differential.order.model import Ran
 from nestscope.plugin.differential.vmm_commands import vmm_command
 from nestscope.plugin.mi.session import GdbSession
 from nestscope.plugin.qemu.channel import Reply
@@ -105,8 +106,8 @@ class LabMachine:
 
     def execute_order(
         self, parts: Sequence[Sequence[Event]], turns: Sequence[Sequence[Turn]]
-    ) -> list[list[Result]]:
-        """Execute the events of each operation in turns (`sim.order`); return their results.
+    ) -> Ran:
+        """Execute the events of each operation in turns (`sim.order`).
 
         Raises:
             OrderError: if the kernel cannot be led so.
@@ -117,14 +118,15 @@ class LabMachine:
 
         programs = [[self._commands(event) for event in part] for part in parts]
         lines = [[line for commands in program for line in commands] for program in programs]
-        replies = map(iter, lead(self._lab, self.kernel, self._session, self.state, lines, turns))
-        return [
+        told, states = lead(self._lab, self.kernel, self._session, self.state, lines, turns)
+        results = [
             [
                 self._result(event, [next(answers) for _ in commands])
                 for event, commands in zip(part, program, strict=True)
             ]
-            for part, program, answers in zip(parts, programs, replies, strict=True)
+            for part, program, answers in zip(parts, programs, map(iter, told), strict=True)
         ]
+        return Ran(results, states)
 
     def read_page(self, number: int, offset: int, length: int) -> bytes:
         """Read bytes of a host page, through the kernel's linear map."""

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from typing import Protocol
 
 from nestscope.decoders.state import State
-from nestscope.plugin.differential.order.model import model_in_order
+from nestscope.plugin.differential.order.model import Ran, model_in_order
 from nestscope.plugin.differential.runner import Step, Tally
 from nestscope.plugin.qemu.machine import find_machine
 from nestscope.sim.events import Event, Result
@@ -41,8 +42,8 @@ class Side(Protocol):
 
     def execute_order(
         self, parts: Sequence[Sequence[Event]], turns: Sequence[Sequence[Turn]]
-    ) -> list[list[Result]]:
-        """Execute the events of each operation in turns; return their results."""
+    ) -> Ran:
+        """Execute the events of each operation in turns; return results and States."""
         ...
 
     def state(self) -> State:
@@ -70,8 +71,8 @@ class ModelMachine:
 
     def execute_order(
         self, parts: Sequence[Sequence[Event]], turns: Sequence[Sequence[Turn]]
-    ) -> list[list[Result]]:
-        """Execute the events of each operation in turns; return their results."""
+    ) -> Ran:
+        """Execute the events of each operation in turns; return results and States."""
         return model_in_order(self._model, parts, turns)
 
     def state(self) -> State:
@@ -99,22 +100,24 @@ class OneSide:
         Raises:
             As `Comparison.step`.
         """
-        results = run_operation(self.machine, self.guest, operation)
+        results, held = run_operation(self.machine, self.guest, operation)
         if disturb is not None:
             disturb()
         observed = self.machine.state()
         self.tally.add(observed)
-        return Step(self.tally.steps, operation, tuple(results), observed, ())
+        return Step(self.tally.steps, operation, tuple(results), observed, (), held=tuple(held))
 
 
-def run_operation(machine: Side, guest: Guest, operation: Operation) -> list[Result]:
-    """Execute an operation of whatever kind; return the results of its events."""
+def run_operation(
+    machine: Side, guest: Guest, operation: Operation
+) -> tuple[list[Result], list[State]]:
+    """Execute any operation; return the results of its events, and the States of its turns."""
     if isinstance(operation, Order):
-        parts = machine.execute_order(guest.lower_order(operation), operation.turns)
-        return [result for part in parts for result in part]
+        ran = machine.execute_order(guest.lower_order(operation), operation.turns)
+        return list(chain(*ran.results)), ran.states
     events = guest.lower(operation)
     together = isinstance(operation, Together)
-    return machine.execute_together(events) if together else machine.execute(events)
+    return (machine.execute_together if together else machine.execute)(events), []
 
 
 def typical_facts(kernel: str, machine: str) -> HostFacts:

@@ -13,7 +13,7 @@ from typing import Protocol
 from nestscope.decoders.compare import Difference, Renaming, compare
 from nestscope.decoders.state import State
 from nestscope.plugin.differential.observe import compare_results, observations
-from nestscope.plugin.differential.order.model import model_in_order
+from nestscope.plugin.differential.order.model import Ran, model_in_order
 from nestscope.plugin.differential.together import settle
 from nestscope.plugin.qemu.errors import RefusedError
 from nestscope.sim.errors import GuestLayoutError
@@ -40,8 +40,8 @@ class Machine(Protocol):
 
     def execute_order(
         self, parts: Sequence[Sequence[Event]], turns: Sequence[Sequence[Turn]]
-    ) -> list[list[Result]]:
-        """Execute the events of each operation in turns; return their results."""
+    ) -> Ran:
+        """Execute the events of each operation in turns; return results and States."""
         ...
 
     def read_page(self, number: int, offset: int, length: int) -> bytes:
@@ -64,6 +64,8 @@ class Step:
     differences: tuple[Difference, ...]
     mixed: frozenset[tuple[int, int]] = frozenset()
     """`(l1_lpid, n_gpa)` of shadow leaves that mix host pages, as the model has it too."""
+    held: tuple[State, ...] = ()
+    """Of an order: the State after each turn, when every operation was held or had ended."""
 
 
 @dataclass
@@ -142,23 +144,34 @@ class Comparison:
     def _step_in_order(self, operation: Order, disturb: Callable[[], object] | None = None) -> Step:
         """Execute operations in turns on both sides."""
         parts = self.guest.lower_order(operation)
-        results = self.machine.execute_order(parts, operation.turns)
-        expected = model_in_order(self.model, parts, operation.turns, results)
+        ran = self.machine.execute_order(parts, operation.turns)
+        expected = model_in_order(self.model, parts, operation.turns, ran.results)
         if disturb is not None:
             disturb()
         observed = self.machine.state()
+        events, left, right = (chain(*each) for each in (parts, expected.results, ran.results))
         differences = [
             difference
-            for event, left, right in zip(
-                chain(*parts), chain(*expected), chain(*results), strict=True
-            )
-            for difference in compare_results(event, left, right)
+            for event, mine, seen in zip(events, left, right, strict=True)
+            for difference in compare_results(event, mine, seen)
         ]
+        pairs = zip(expected.states, ran.states, strict=True)
+        for turn, (mine, seen) in enumerate(pairs, start=1):
+            differences += [
+                difference._replace(path=f"turn[{turn}].{difference.path}")
+                for difference in compare(mine, seen, self.renaming)
+            ]
         differences += compare(self.model.state(), observed, self.renaming)
         self.tally.add(observed)
-        mixed = self.model.mixed_leaves()
-        flat = tuple(chain(*results))
-        return Step(self.tally.steps, operation, flat, observed, tuple(differences), mixed)
+        return Step(
+            self.tally.steps,
+            operation,
+            tuple(chain(*ran.results)),
+            observed,
+            tuple(differences),
+            self.model.mixed_leaves(),
+            tuple(ran.states),
+        )
 
     def _step_together(
         self, operation: Together, disturb: Callable[[], object] | None = None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from nestscope.decoders.state import State
 from nestscope.plugin.differential.order.sites import Sites
 from nestscope.plugin.mi.errors import GdbTimeoutError
 from nestscope.plugin.mi.session import GdbSession
@@ -20,9 +21,9 @@ from nestscope.plugin.qemu.channel import Agent, Reply
 from nestscope.plugin.qemu.errors import LabError, LabFailure
 from nestscope.sim.places import Place, Turn
 
-TURN_SECONDS = 4.0
-"""Longest turn. A nested guest is given 1 s before its time is up."""
-_POLL_SECONDS = 0.02
+TURN_SECONDS = 8.0
+"""Longest turn. A nested guest is given 4 s before its time is up (`HELD_SECONDS`)."""
+_POLL_SECONDS = 0.005
 _RUNNING = "running"
 
 
@@ -55,22 +56,21 @@ class Operation:
 class Conductor:
     """Leads operations through their turns on one machine.
 
-    `is_locked` says whether any VM's `mmu_lock` is held: a task that is held there would
-    hold up all others.
+    `read_state` reads the kernel's State, whether the machine runs or not.
     """
 
     def __init__(
-        self, session: GdbSession, agent: Agent, sites: Sites, is_locked: Callable[[], bool]
+        self, session: GdbSession, agent: Agent, sites: Sites, read_state: Callable[[], State]
     ) -> None:
         self._session = session
         self._agent = agent
         self._sites = sites
-        self._is_locked = is_locked
+        self._read_state = read_state
         self._loops: list[int] = []
         self._due = 0
 
-    def run(self, operations: Sequence[Operation]) -> None:
-        """Let the operations take turns until all have ended.
+    def run(self, operations: Sequence[Operation]) -> list[State]:
+        """Let the operations take turns until all have ended; return the State after each turn.
 
         Raises:
             OrderError: if one does not come to its place, or cannot go on.
@@ -80,20 +80,22 @@ class Conductor:
         for place in {p for operation in operations for p in operation.turns if p is not None}:
             self._sites.addresses(place)
         self._loops = self._sites.loops(1 + max(operation.worker for operation in operations))
+        states: list[State] = []
         try:
             while not all(operation.ended for operation in operations):
                 for operation in operations:
-                    if not operation.ended:
-                        self._take_turn(operation)
+                    moved = not operation.ended and self._take_turn(operation)
+                    states += [self._read_state()] if moved else []
+            return states
         except OrderError:
             self._let_go(operations)
             raise
 
-    def _take_turn(self, operation: Operation) -> None:
+    def _take_turn(self, operation: Operation) -> bool:
         last = not operation.turns
         goal = None if last else operation.turns.pop(0)
         if goal is None and not last:
-            return
+            return False
         with self._breakpoints(goal) as breakpoints:
             if operation.parked is not None:
                 self._release(operation, breakpoints)
@@ -111,10 +113,11 @@ class Conductor:
                 times += hit in breakpoints.values()
                 if goal is not None and times == goal.times:
                     self._park(operation, goal)
-                    return
+                    return True
                 self._session.cont()
         if goal is not None:
             raise OrderError(f"'{operation.name}' ends before it comes to {goal}")
+        return True
 
     @contextmanager
     def _breakpoints(self, goal: Place | None) -> Iterator[dict[int, int]]:
@@ -157,7 +160,7 @@ class Conductor:
 
     def _park(self, operation: Operation, goal: Place) -> None:
         registers = self._session.read_registers("nip", "r1")
-        if self._is_locked():
+        if any(vm.mmu_lock_held for vm in self._read_state().vms):
             self._session.cont()
             raise OrderError(f"{goal} is inside mmu_lock: choose a place outside of it")
         operation.parked = registers["nip"], registers["r1"]

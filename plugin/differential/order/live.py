@@ -21,9 +21,10 @@ def lead(
     read_state: Callable[[], State],
     programs: Sequence[Sequence[str]],
     turns: Sequence[Sequence[Turn]],
-) -> list[list[Reply]]:
-    """Run programs of the agent's commands in turns; return the replies of each.
+) -> tuple[list[list[Reply]], list[State]]:
+    """Run programs of the agent's commands in turns.
 
+    Returns the replies of each, and the State after each turn, when all are held.
     `session` is a GDB that is connected already.
 
     Raises:
@@ -37,12 +38,8 @@ def lead(
     ]
     sites = Sites(kernel, lab.kernel.modules_dir, lab.kernel.vmlinux)
     with _connected(lab, session) as gdb:
-
-        def is_locked() -> bool:
-            return any(vm.mmu_lock_held for vm in read_state().vms)
-
-        Conductor(gdb, lab.agent, sites, is_locked).run(operations)
-    return [operation.replies for operation in operations]
+        states = Conductor(gdb, lab.agent, sites, read_state).run(operations)
+    return [operation.replies for operation in operations], states
 
 
 @contextmanager

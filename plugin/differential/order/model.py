@@ -1,7 +1,9 @@
 """Run an order on the model."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from nestscope.decoders.state import State
 from nestscope.plugin.differential.observe import observations
 from nestscope.sim.events import Event, Result
 from nestscope.sim.model import Model
@@ -10,13 +12,20 @@ from nestscope.sim.places import Turn
 from nestscope.sim.steps import Steps
 
 
+class Ran(NamedTuple):
+    """What an order gave: the results of each operation, and the State after each turn."""
+
+    results: list[list[Result]]
+    states: list[State]
+
+
 def model_in_order(
     model: Model,
     parts: Sequence[Sequence[Event]],
     turns: Sequence[Sequence[Turn]],
     results: Sequence[Sequence[Result]] | None = None,
-) -> list[list[Result]]:
-    """Execute the events of each operation on the model, in turns; return their results.
+) -> Ran:
+    """Execute the events of each operation on the model, in turns.
 
     `results` are those of a machine: what only its host could decide is taken from them.
 
@@ -28,9 +37,10 @@ def model_in_order(
         Held(_path(model, part, answers), places)
         for part, answers, places in zip(parts, told, turns, strict=True)
     ]
-    finished = run_in_order(paths)
+    states: list[State] = []
+    finished = run_in_order(paths, lambda: states.append(model.state()))
     model.end_step()
-    return finished
+    return Ran(finished, states)
 
 
 def _path(model: Model, part: Sequence[Event], answers: Sequence[Result]) -> Steps[list[Result]]:

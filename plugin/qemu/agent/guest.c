@@ -13,6 +13,8 @@
 #define MSR_LE 1UL
 #define LPCR_ILE (1UL << 25)
 #define TB_HZ 512000000UL
+#define NESTED_SECONDS 1
+#define HELD_SECONDS 4 /* who is held meanwhile */
 #define REGS_OFFSET 0x1000
 #define ENTRY_SIZE (REGS_OFFSET + sizeof(struct nested_regs))
 
@@ -77,7 +79,7 @@ static void prepare_hcall(const struct command *c, int vcpu)
 }
 
 /* enter L1_LPID NIP R3 R4 R5 STATE_GPA: hv_guest_state there, pt_regs 0x1000 further on. */
-static void prepare_entry(const struct command *c, int vcpu)
+static void prepare_entry(const struct command *c, int vcpu, int seconds)
 {
 	struct hv_guest_state *hv;
 	struct nested_regs *regs;
@@ -93,7 +95,7 @@ static void prepare_entry(const struct command *c, int vcpu)
 	hv->version = 2;
 	hv->lpid = lpid;
 	hv->lpcr = LPCR_ILE;
-	hv->hdec_expiry = timebase() + TB_HZ; /* a hung nested guest comes back after 1 s */
+	hv->hdec_expiry = timebase() + seconds * TB_HZ; /* then a hung nested guest comes back */
 	regs->gpr[3] = r3;
 	regs->gpr[4] = r4;
 	regs->gpr[5] = r5;
@@ -125,17 +127,17 @@ static int guest_refuses(const struct command *c, int vcpu)
 	return 1;
 }
 
-static void prepare(const struct command *c, int vcpu)
+static void prepare(const struct command *c, int vcpu, int seconds)
 {
 	if (is_entry(c))
-		prepare_entry(c, vcpu);
+		prepare_entry(c, vcpu, seconds);
 	else
 		prepare_hcall(c, vcpu);
 }
 
 void prepare_queued(int vcpu)
 {
-	prepare(&queued[vcpu].command, vcpu);
+	prepare(&queued[vcpu].command, vcpu, NESTED_SECONDS);
 }
 
 /* What became of the last hypercall of a vCPU. */
@@ -168,7 +170,7 @@ void do_call(const struct command *c)
 {
 	if (guest_refuses(c, 0))
 		return;
-	prepare(c, 0);
+	prepare(c, 0, NESTED_SECONDS);
 	vcpu_run(0);
 	reply_answer(0);
 }
@@ -178,7 +180,7 @@ void call_held(const struct command *c, int vcpu)
 {
 	if (guest_refuses(c, vcpu))
 		return;
-	prepare(c, vcpu);
+	prepare(c, vcpu, HELD_SECONDS);
 	vcpu_run_held(vcpu);
 	reply_answer(vcpu);
 }

@@ -15,7 +15,7 @@
 
 #include "agent.h"
 
-#define WORKER_SECONDS 5
+#define WORKER_SECONDS 10
 #define WORDS 8192
 
 static struct worker {
