@@ -20,7 +20,8 @@ from nestscope.decoders.state import (
     State,
     Vm,
 )
-from nestscope.decoders.state_json import StateFormatError, from_json, iter_json, to_json
+from nestscope.decoders.state_from_json import StateFormatError, from_json
+from nestscope.decoders.state_json import iter_json, to_json
 
 from .strategies import states
 
@@ -172,8 +173,56 @@ def test_a_leaf_covers_its_whole_page_and_nothing_more() -> None:
         ("[]", "schema is None"),
         ('{"schema": "nestscope.state/9"}', "nestscope.state/9"),
         ('{"schema": "nestscope.state/1"}', "missing"),
+        ("9" * 5000, "not read"),
+        ("[" * 100_000, "not read"),
     ],
+    ids=lambda text: text[:30],
 )
 def test_bad_documents_are_refused_with_the_reason(text: str, says: str) -> None:
     with pytest.raises(StateFormatError, match=says.replace("[", r"\[")):
         from_json(text)
+
+
+def changed(path: str, value: object) -> str:
+    """The example with one member, at a path with dots, of another value."""
+    document = json.loads(to_json(EXAMPLE))
+    *way, last = [int(name) if name.isdecimal() else name for name in path.split(".")]
+    at = document
+    for name in way:
+        at = at[name]
+    at[last] = value
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("source.name", 5),
+        ("kernel.release", ["6.12"]),
+        ("kernel.page_shift", 16.0),
+        ("kernel.page_shift", 1_000_000),
+        ("vms", {"kvm": 1}),
+        ("vms.0.kvm", None),
+        ("vms.0.kvm", "-0x1"),
+        ("vms.0.kvm", "0x1" + "0" * 16),
+        ("vms.0.lpid", "1"),
+        ("vms.0.radix", 1),
+        ("vms.0.running", [{"vcpu_id": 1}]),
+        ("vms.0.memslots.0.base_gfn", -1),
+        ("vms.0.memslots.0.npages", 1 << 64),
+        ("vms.0.memslots.0.flags", True),
+        ("vms.0.memslots.0.rmap.0.form", "ring"),
+        ("vms.0.memslots.0.rmap.0.gfn", float("inf")),
+        ("vms.0.memslots.0.rmap.0.entries.0.l1_lpid", 1 << 16),
+        ("vms.0.memslots.0.rmap.0.entries.0.n_gpa", 4096),
+        ("vms.0.nested.0.shadow_pate", {"dw0": "0x1"}),
+        ("vms.0.nested.0.leaves.0.pte", "word"),
+        ("vms.0.host_leaves.0.shift", 64),
+        ("vms.0.host_leaves", [{"gpa": "0x0", "shift": 16, "pte": "0x1"}] * 2),
+        ("problems.0.message", None),
+    ],
+)
+def test_a_member_that_cannot_be_is_refused(path: str, value: object) -> None:
+    from_json(changed("source.name", "as it is"))
+    with pytest.raises(StateFormatError, match="missing or of a wrong kind"):
+        from_json(changed(path, value))
