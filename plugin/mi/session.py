@@ -214,6 +214,15 @@ class GdbSession:
                 )
             return self._registers.read(names, self.timeout)
 
+    def read_context(self, address: int, length: int) -> bytes:
+        """Return bytes at a virtual address as the stopped vCPU sees it, in a guest as well.
+
+        b"" if nothing is mapped there. Only for a session in physical mode.
+        """
+        self.require_stopped()
+        with self.target_errors():
+            return stub.context_bytes(self.transport, address, length, self.timeout)
+
     def write(self, address: int, data: bytes) -> None:
         """Write `data` at a physical address: the only call that changes the target.
 

@@ -42,6 +42,26 @@ def set_physical_mode(transport: MiTransport, on: bool, timeout: float) -> None:
         )
 
 
+def context_bytes(transport: MiTransport, address: int, length: int, timeout: float) -> bytes:
+    """Return bytes at a virtual address of the vCPU's own context; b"" if it maps nothing there.
+
+    For a stub in physical mode, which it is left in.
+
+    Raises:
+        TargetError: if the stub is not QEMU's.
+    """
+    set_physical_mode(transport, False, timeout)
+    try:
+        reply = packet(transport, f"m{address:x},{length:x}", timeout)
+    finally:
+        set_physical_mode(transport, True, timeout)
+    try:
+        data = bytes.fromhex(reply)
+    except ValueError:
+        return b""  # "E14"
+    return data if len(data) == length else b""
+
+
 def monitor(transport: MiTransport, command: str, timeout: float) -> str:
     """Run one QEMU monitor command through the stub; return its output.
 

@@ -123,7 +123,7 @@ class Follower:
         self.start = self._start()
         left_out = () if self._observer.knows_vcpus else OF_VCPUS
         names = [name for name in (*CALLS, *EVENTS) if name not in left_out]
-        missing = [*left_out, *self.tracer.follow(names)]
+        missing = [*left_out, *self.tracer.follow(names, CALLS)]
         if any(name in missing for name in _NEEDED):
             raise FollowError(
                 f"the kernel has no {missing[0]}: load kvm-hv in it, or give --vmlinux, --modules"
@@ -156,9 +156,10 @@ class Follower:
         """
         self._began = time.monotonic()
         self._due = self._began + limits.whole_every
+        stop: Stop | None = None
         try:
             while not self._over(limits):
-                self.session.cont()
+                self.tracer.resume(stop)
                 stop = self.tracer.wait(self._patience(limits))
                 self._observer.forget()
                 if self._disturb is not None:

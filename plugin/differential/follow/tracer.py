@@ -1,17 +1,18 @@
 """Breakpoints at kernel functions, and at the places that they return to.
 
 Calls inside a module arrive at a function's *local* entry (ELFv2), where the
-arguments are in r3 to r10. The return is caught where LR points at entry; the
-stack pointer tells whose return it is. QEMU compares effective addresses only, and
-the kernel of a guest may have the same ones: LPIDR is 0 in the host itself. QEMU 7.2
-gives the SPRs of its first vCPU only (`gdb_find_spr_idx`): of another one the stack tells,
-whose frames are chained in the host's memory.
+arguments are in r3 to r10. The return is caught at the function's own `blr`, or where LR
+points at entry; the stack pointer tells whose return it is. QEMU compares effective
+addresses only, and the kernel of a guest may have the same ones: LPIDR is 0 in the host
+itself. QEMU 7.2 gives the SPRs of its first vCPU only (`gdb_find_spr_idx`): of another one
+the stack tells, whose frames are chained in the host's memory.
 
 A stop costs 5 to 20 ms with QEMU before 10.1: its gdbstub drops all translated code
-at each (`tb_flush` in `gdb_vm_state_change`).
+at each (`tb_flush` in `gdb_vm_state_change`). So no stop is spent on stepping over a
+breakpoint where that can be helped (`places`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -19,6 +20,7 @@ from nestscope.decoders.errors import UnreadableMemoryError
 from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.decoders.kernel.types import UnknownTypeError
 from nestscope.plugin.differential.follow.observe import FollowError
+from nestscope.plugin.differential.follow.places import WORD, Places, places_of
 from nestscope.plugin.mi.errors import GdbCommandError, GdbTimeoutError
 from nestscope.plugin.mi.session import GdbSession
 
@@ -41,12 +43,14 @@ class Stop:
     """A vCPU of the host has stopped at a followed place.
 
     `function` names the one that was entered, "" for a return (then `key` is the
-    frame's) and for a place that is not followed.
+    frame's) and for a place that is not followed. `resume` is where the vCPU goes on,
+    None if only the instruction under the breakpoint can tell.
     """
 
     function: str
     registers: Mapping[str, int]
     key: tuple[int, int] | None = None
+    resume: int | None = None
 
     def argument(self, number: int) -> int:
         """Return argument `number`, from 1 to 8, of the function that was entered."""
@@ -92,13 +96,19 @@ def stack_size(kernel: Kernel) -> int:
 class Tracer(Generic[T]):
     """The breakpoints of one session, and the frames that have not returned.
 
-    `frames` are keyed by return address and stack pointer. `foreign` counts stops
-    in a guest of the host, `stops` all.
+    `functions` are names by place of entry, `exits` places of entry by that of a `blr`.
+    `returns` are return addresses, of functions that may leave in another way. `text`
+    are the instructions under the breakpoints, 4 bytes each, but those of `returns`.
+    `frames` are keyed by place of entry or return address, and stack pointer.
+    `foreign` counts stops in a guest of the host, `stops` all.
     """
 
     session: GdbSession
     kernel: Kernel
     functions: dict[int, str] = field(default_factory=dict)
+    places: dict[str, Places] = field(default_factory=dict)
+    exits: dict[int, int] = field(default_factory=dict)
+    text: dict[int, bytes] = field(default_factory=dict)
     returns: set[int] = field(default_factory=set)
     frames: dict[tuple[int, int], T] = field(default_factory=dict)
     stops: int = 0
@@ -113,10 +123,10 @@ class Tracer(Generic[T]):
         """
         self.stack_size = stack_size(self.kernel)
 
-    def follow(self, names: Sequence[str]) -> list[str]:
+    def follow(self, names: Sequence[str], returning: Sequence[str] = ()) -> list[str]:
         """Set a breakpoint at each function that the kernel has; return the missing ones.
 
-        The target is stopped.
+        `returning` are those whose return is wanted. The target is stopped.
         """
         # Otherwise GDB takes all of them out at each stop, and puts them back.
         self.session.execute("-gdb-set breakpoint always-inserted on")
@@ -125,9 +135,13 @@ class Tracer(Generic[T]):
             if not self._has(name):
                 missing.append(name)
                 continue
-            entry = self.kernel.symbol(name).local_entry
-            self.functions[entry] = name
-            self.session.break_at(entry)
+            places = self.places[name] = places_of(self.kernel, name)
+            self.functions[places.entry] = name
+            exits = places.exits if name in returning else ()
+            self.exits |= dict.fromkeys(exits, places.entry)
+            for place in (places.entry, *exits):
+                self.text[place] = self.kernel.memory.read(place, WORD)
+                self.session.break_at(place)
         return missing
 
     def _has(self, name: str) -> bool:
@@ -148,25 +162,41 @@ class Tracer(Generic[T]):
         except GdbTimeoutError:
             self.session.interrupt()
         self.kernel.memory.forget()
-        seen = self.session.read_registers(*_REGISTERS)
+        seen, in_host = self._registers()
         here = seen["nip"]
-        if here not in self.functions and here not in self.returns:
+        if not any(here in known for known in (self.functions, self.exits, self.returns)):
             return Stop("", seen)
         self.stops += 1
-        if not self._in_host(seen["r1"]):
+        if not in_host(seen["r1"]):
             self.foreign += 1
-            return Stop("", seen)
-        if here in self.functions:
-            return Stop(self.functions[here], seen)
-        key = (here, seen["r1"])
-        return Stop("", seen, key if key in self.frames else None)
+            # A guest may run the same kernel: then its instruction is the same one.
+            same = self.session.read_context(here, WORD) == self.text.get(here)
+            return Stop("", seen, resume=self._after(here, seen) if same else None)
+        resume = self._after(here, seen)
+        name = self.functions.get(here)
+        if name is not None:
+            return Stop(name, seen, resume=resume)
+        key = (self.exits.get(here, here), seen["r1"])
+        return Stop("", seen, key if key in self.frames else None, resume)
 
-    def _in_host(self, stack: int) -> bool:
-        """Say whether the stopped vCPU is in the host itself, and not in a guest of it."""
+    def _after(self, here: int, seen: Mapping[str, int]) -> int | None:
+        """Return where a vCPU is after the instruction at `here`, None if that takes a step."""
+        if here in self.exits:
+            return seen["lr"] & -WORD
+        name = self.functions.get(here)
+        return here + WORD if name is not None and self.places[name].skip else None
+
+    def resume(self, stop: Stop | None) -> None:
+        """Let the target run on from a stop."""
+        self.session.cont(None if stop is None else stop.resume)
+
+    def _registers(self) -> tuple[Mapping[str, int], Callable[[int], bool]]:
+        """Return the registers, and what tells from a stack pointer whether this is the host."""
         try:
-            return not self.session.read_registers("lpidr")["lpidr"]
+            seen = self.session.read_registers(*_REGISTERS, "lpidr")
         except GdbCommandError:
-            return self._chained(stack)
+            return self.session.read_registers(*_REGISTERS), self._chained
+        return seen, lambda _: not seen["lpidr"]
 
     def _chained(self, stack: int) -> bool:
         """Say whether frames are chained from `stack` on in the host's memory.
@@ -189,6 +219,10 @@ class Tracer(Generic[T]):
         Raises:
             FollowError: if there are implausibly many call sites.
         """
+        places = self.places[stop.function]
+        if places.exits:
+            self.frames[places.entry, stop.stack] = frame
+            return
         target = stop.registers["lr"]
         if target not in self.returns:
             if len(self.returns) >= _MAX_RETURNS:

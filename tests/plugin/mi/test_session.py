@@ -126,6 +126,18 @@ class TestBreakpoints:
         session.cont()
         assert machine.counts_up()
 
+    def test_going_on_elsewhere_takes_no_step_and_leaves_the_instruction_out(
+        self, session: GdbSession
+    ) -> None:
+        session.break_at(ADDI)
+        session.cont()
+        session.wait_stop(10)
+        before = session.read_registers("r3")["r3"]
+        # Behind the addi: the next turn loads what this one stored, unchanged.
+        session.cont(at=ADDI + 4)
+        assert session.wait_stop(10).address == ADDI
+        assert session.read_registers("r3")["r3"] == before
+
     def test_detach_removes_them(self, machine: PausedMachine, session: GdbSession) -> None:
         session.break_at(ADDI)
         session.detach()
@@ -156,6 +168,13 @@ class TestRegisters:
             assert values["r3"] == qemus(r"GPR00 \w+ \w+ \w+ (\w+)")
             assert values["r4"] == COUNTER
             assert values["lpidr"] == 0
+
+    def test_memory_as_the_vcpu_sees_it_leaves_physical_mode_on(
+        self, machine: PausedMachine, session: GdbSession
+    ) -> None:
+        assert session.read_context(ADDI, 4) == bytes(machine.ram[ADDI : ADDI + 4])
+        assert session.read_context(RAM_SIZE << 8, 4) == b""
+        assert stub.packet(session.transport, "qqemu.PhyMemMode", 5) == "1"
 
     def test_an_unknown_name(self, session: GdbSession) -> None:
         with pytest.raises(TargetError, match="no register rax"):

@@ -1,6 +1,8 @@
 """Following a real kernel: an unmodified workload agrees, a changed entry is noticed."""
 
 import json
+import os
+import select
 import signal
 import subprocess
 import sys
@@ -84,6 +86,28 @@ def follow(
     return follower.report
 
 
+@contextmanager
+def attached(command: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
+    """The program on a terminal of its own, once it says there that it follows."""
+    ours, theirs = os.openpty()
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True) as child:
+            try:
+                said = b""
+                limit = time.monotonic() + 60
+                while b"following" not in said:
+                    assert time.monotonic() < limit, said
+                    assert child.poll() is None, said
+                    if select.select([ours], [], [], 0.1)[0]:
+                        said += os.read(ours, 4096)
+                yield child
+            finally:
+                child.kill()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
 def test_the_scenario_is_followed_call_by_call_without_a_difference(clean_lab: Lab) -> None:
     with working(clean_lab) as workload:
         report = follow(clean_lab, workload)
@@ -146,9 +170,8 @@ def test_a_signal_ends_it_and_the_machine_runs_on(
     program = Path(sys.executable).with_name("nestscope")
     command = [str(program), "follow", f"gdb:{clean_lab.gdb_socket}", "--json", *own]
     with open_machine(clean_lab) as live:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            # The guest's own set-up waits at breakpoints as soon as they are there.
-            time.sleep(3)
+        with attached(command) as child:
+            # The guest's own set-up waits at breakpoints.
             live.machine.execute(Guest().setup())
             child.send_signal(number)
             output, _ = child.communicate(timeout=30)
