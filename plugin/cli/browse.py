@@ -39,5 +39,5 @@ def browse(
         raise NestscopeError("browse needs a terminal; `state` and `report` do without")
     given = {"vmlinux": vmlinux, "modules": modules, "profile": profile, "debug": debug}
     subject = OpenedSubject(source, **given)
-    subject.read()  # what cannot be opened is said before the screen changes
-    Browser(subject, every).run()
+    first = subject.read()  # what cannot be opened is said before the screen changes
+    Browser(subject, every, first).run()

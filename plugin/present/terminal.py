@@ -32,5 +32,8 @@ def drop_output() -> None:
 
 
 def terminal() -> Terminal:
-    """Return the terminal on standard output: no colouring of bare numbers."""
-    return Terminal(highlight=False)
+    """Return the terminal on standard output: no colouring of bare numbers.
+
+    Square brackets are no markup: names of files and texts from memory may hold some.
+    """
+    return Terminal(highlight=False, markup=False)

@@ -78,6 +78,7 @@ def rendered(views: Iterable[RenderableType], width: int, *, color: bool) -> str
         force_terminal=color,
         color_system="standard" if color else None,
         highlight=False,
+        markup=False,
         legacy_windows=False,
     )
     for view in views:

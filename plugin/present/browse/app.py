@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.text import Text
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
@@ -46,12 +49,20 @@ class Subject(Protocol):
         ...
 
     def walk(self, address: int, lpid: int | None, vm: int) -> TwoStageWalk:
-        """Walk an address of the State that was read last."""
+        """Walk an address. Like `read` it is called beside the screen, maybe at the same time.
+
+        Raises:
+            NestscopeError: if there is nothing to walk.
+        """
         ...
 
 
 class Browser(App[None]):
-    """Browses a subject. `every`: seconds between refreshes, 0 for none."""
+    """Browses a subject.
+
+    `every`: seconds between refreshes, 0 for none. `first`: a snapshot that was taken
+    already; without one the screen is empty until the first is there.
+    """
 
     TITLE = "nestscope"
     AUTO_FOCUS = "#table"
@@ -73,10 +84,13 @@ class Browser(App[None]):
         ("q", "quit", "Quit"),
     ]
 
-    def __init__(self, subject: Subject, every: float = 0) -> None:
+    def __init__(self, subject: Subject, every: float = 0, first: Snapshot | None = None) -> None:
         super().__init__()
         self._subject = subject
         self._every = every
+        self._given = first
+        self._reading = False
+        self._trouble = ""
         self._views: dict[str, View] = {}
         self._shown = ""
         self._first = 0
@@ -98,23 +112,49 @@ class Browser(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """Read the subject for the first time."""
-        self.action_refresh()
+        """Show what was read, or read the subject for the first time."""
+        if self._given is None:
+            self.action_refresh()
+        else:
+            self._take(self._given)
         if self._every:
-            self.set_interval(self._every, self.action_refresh)
+            self.set_interval(self._every, self._refresh)
 
-    @work(thread=True, exclusive=True)
     def action_refresh(self) -> None:
-        """Read again, beside the screen, and keep the place that is shown."""
+        """Read again, and say so if that fails again."""
+        self._trouble = ""
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Begin to read, unless a reading is going on: some take longer than the interval."""
+        if not self._reading:
+            self._reading = True
+            self._read()
+
+    @work(thread=True)
+    def _read(self) -> None:
+        """Read beside the screen, and keep the place that is shown."""
         try:
             snapshot = self._subject.read()
         except NestscopeError as error:
-            self.call_from_thread(self.notify, str(error), severity="error")
-            return
-        self.call_from_thread(self._take, snapshot)
+            self.call_from_thread(self._read_failed, error)
+        else:
+            self.call_from_thread(self._take, snapshot)
+        finally:
+            self._reading = False
+
+    def _read_failed(self, error: NestscopeError) -> None:
+        """Say why, once for all refreshes that fail alike."""
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            self._complain(error)
+
+    def _complain(self, error: NestscopeError) -> None:
+        self.notify(escape(str(error)), severity="error")
 
     def _take(self, snapshot: Snapshot) -> None:
         state = snapshot.state
+        self._trouble = ""
         self.sub_title = f"{self._subject.name}  {state.kernel.release or 'unknown kernel'}"
         before = list(self._views)
         self._views = {view.key: view for view in views(state, snapshot.findings)}
@@ -150,7 +190,8 @@ class Browser(App[None]):
         self._first = max(0, min(first, view.length - 1)) // WINDOW * WINDOW
         table.clear(columns=True)
         table.add_columns(*view.columns)
-        table.add_rows(view.rows(self._first, WINDOW))
+        # A cell may hold text from memory, brackets included.
+        table.add_rows(map(escape, row) for row in view.rows(self._first, WINDOW))
         end = min(self._first + WINDOW, view.length)
         where = f"rows {self._first + 1} to {end} of {view.length}" if view.length else "empty"
         table.border_title = f"{view.title}: {where}"
@@ -170,17 +211,25 @@ class Browser(App[None]):
         if address is not None and view.vm is not None:
             self._walk(address, view.nested, view.vm)
 
+    @work(thread=True, exclusive=True, group="walk")
     def _walk(self, address: int, lpid: int | None, vm: int) -> None:
-        self.query_one("#walk").remove_class("empty")
-        shown = self.query_one("#steps", Static)
+        """Walk beside the screen: a live target may take a while."""
+        shown: RenderableType
         try:
-            shown.update(walk_tree(self._subject.walk(address, lpid, vm)))
+            shown = walk_tree(self._subject.walk(address, lpid, vm))
         except NestscopeError as error:
-            shown.update(str(error))
+            shown = Text(str(error))
+        self.call_from_thread(self._show_walk, shown)
+
+    def _show_walk(self, shown: RenderableType) -> None:
+        self.query_one("#walk").remove_class("empty")
+        self.query_one("#steps", Static).update(shown)
 
     def action_ask(self, what: str) -> None:
         """Open the line for an address or a text."""
         ask = self.query_one("#ask", Input)
+        if not self._views:
+            return  # nothing was read yet
         self._asked = what
         ask.placeholder = (
             "an address: 0x910000, or 2:0x1000000 for one of nested guest 2"
@@ -211,7 +260,7 @@ class Browser(App[None]):
         try:
             place = parse_place(text)
         except NestscopeError as error:
-            self.notify(str(error), severity="error")
+            self._complain(error)
             return
         vm = self._views[self._shown].vm or 0
         suffix = ".rmap" if place.lpid is None else f".shadow{place.lpid}"
@@ -229,17 +278,20 @@ class Browser(App[None]):
         self._search(self._first + self.query_one("#table", DataTable).cursor_row + 1)
 
     def _search(self, start: int) -> None:
-        if not self._sought:
+        if not self._sought or not self._views:
             return
         view = self._views[self._shown]
         row = view.search(self._sought, start) if view.length else None
         if row is None:
-            self.notify(f"{self._sought!r} is not in this table", severity="warning")
+            text = escape(f"{self._sought!r} is not in this table")
+            self.notify(text, severity="warning")
         else:
             self._show(self._shown, row, row % WINDOW)
 
     def action_page(self, pages: int) -> None:
         """Turn `pages` pages of the table."""
+        if not self._views:
+            return
         first = self._first + pages * WINDOW
         if 0 <= first < self._views[self._shown].length:
             self._show(self._shown, first)

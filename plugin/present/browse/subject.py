@@ -3,7 +3,10 @@
 A live target is so only stopped while it is read, and runs on while it is looked at.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 from nestscope.decoders.two_stage import TwoStageWalk
 from nestscope.plugin.library import Opened, open_source
@@ -17,9 +20,13 @@ class OpenedSubject:
     def __init__(self, name: str, **files: Path | None) -> None:
         self.name = name
         self._files = files
+        # A gdbstub takes one client at a time.
+        self._lock = Lock()
 
-    def _open(self) -> Opened:
-        return open_source(self.name, **self._files)
+    @contextmanager
+    def _open(self) -> Iterator[Opened]:
+        with self._lock, open_source(self.name, **self._files) as opened:
+            yield opened
 
     def read(self) -> Snapshot:
         """Read State and findings.

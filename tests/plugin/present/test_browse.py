@@ -3,9 +3,14 @@
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
+from threading import Event, Lock, Semaphore
+from types import SimpleNamespace
 
 import pytest
 from textual.pilot import Pilot
@@ -14,6 +19,7 @@ from textual.widgets import DataTable
 import nestscope
 from nestscope.decoders.errors import NestscopeError
 from nestscope.decoders.state import Chains, KernelInfo, Leaves, Memslot, Source, State, Vm
+from nestscope.plugin.present.browse import subject as subject_module
 from nestscope.plugin.present.browse.app import WINDOW, Browser, Snapshot
 from nestscope.plugin.present.browse.place import Place, parse_place
 from nestscope.plugin.present.browse.subject import OpenedSubject
@@ -150,6 +156,85 @@ def test_a_source_that_goes_away_leaves_the_last_state_on_the_screen() -> None:
     shown = drive(Browser(subject), script)  # type: ignore[arg-type]
     assert "the machine is gone" in shown
     assert "0x90000" in shown
+
+
+def test_refreshes_that_fail_alike_are_said_once() -> None:
+    class Dead(Changing):
+        reads = 0
+
+        def read(self) -> Snapshot:
+            self.reads += 1
+            return super().read()
+
+    subject = Dead(NestscopeError("the machine is gone"))
+    first = Snapshot(state_with(range(3)), [])
+
+    async def script(pilot: Pilot[None], browser: Browser) -> None:
+        while subject.reads < 3:  # bounded by the time of the whole run
+            await pilot.pause(0.01)
+
+    shown = drive(Browser(subject, 0.01, first), script)  # type: ignore[arg-type]
+    assert shown.count("the machine is gone") == 1
+
+
+def test_a_slow_reading_is_not_begun_twice() -> None:
+    begun, may_end = Semaphore(0), Event()
+
+    class Slow(Changing):
+        def read(self) -> Snapshot:
+            begun.release()
+            assert may_end.wait(30)
+            return super().read()
+
+    first = Snapshot(state_with(range(3)), [])
+
+    async def script(pilot: Pilot[None], browser: Browser) -> None:
+        await pilot.press("r", "r", "r")
+        assert begun.acquire(timeout=30)
+        assert not begun.acquire(blocking=False)
+        may_end.set()
+
+    assert "(7)" in drive(Browser(Slow(state_with(range(7))), 0, first), script)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["g", "slash", "n", "left_square_bracket", "right_square_bracket"])
+def test_no_key_does_harm_before_anything_was_read(key: str) -> None:
+    async def script(pilot: Pilot[None], browser: Browser) -> None:
+        await pilot.press(key, "enter")
+
+    never = Changing(NestscopeError("not there yet"))
+    assert "not there yet" in drive(Browser(never), script)  # type: ignore[arg-type]
+
+
+def test_brackets_from_the_memory_are_no_markup() -> None:
+    findings = [("rule", "error", "[/x] [bold]loud", "vms[0]")]
+    first = Snapshot(state_with(range(3)), findings)
+    subject = Changing(NestscopeError("[/no] such thing"))
+
+    async def script(pilot: Pilot[None], browser: Browser) -> None:
+        browser._show("findings")
+        await pilot.press("r")
+
+    shown = drive(Browser(subject, 0, first), script)  # type: ignore[arg-type]
+    assert "[/x] [bold]loud" in shown
+    assert "[/no] such thing" in shown
+
+
+def test_a_source_is_opened_by_one_reader_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = Lock()
+
+    @contextmanager
+    def opened(name: str, **_: object) -> Iterator[object]:
+        assert inside.acquire(blocking=False), "a gdbstub takes one client"
+        time.sleep(0.02)
+        yield SimpleNamespace(walk=lambda *_, **__: name)
+        inside.release()
+
+    monkeypatch.setattr(subject_module, "open_source", opened)
+    subject = OpenedSubject("gdb:somewhere")
+    with ThreadPoolExecutor(4) as readers:
+        walks = [readers.submit(subject.walk, 0, None, 0) for _ in range(8)]
+    assert [walk.result() for walk in walks] == ["gdb:somewhere"] * 8
 
 
 def test_a_table_of_many_rows_is_shown_a_page_at_a_time() -> None:
