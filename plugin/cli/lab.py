@@ -79,6 +79,20 @@ def fetch(
         print(f"{wanted}: {kernel.release}")
 
 
+@app.command(name="fetch-qemu")
+def fetch_qemu(
+    suite: Annotated[str, typer.Argument(help="A suite of Debian: trixie, sid, ...")],
+    refresh: Annotated[bool, typer.Option(help="Fetch the newest even if one is here.")] = False,
+) -> None:
+    """Fetch the QEMU of another release of Debian into the cache, and say what --qemu takes.
+
+    Example: nestscope lab fetch-qemu trixie
+    """
+    from nestscope.plugin.qemu.other_qemu import fetch_qemu as fetch
+
+    print(fetch(suite, refresh=refresh))
+
+
 @app.command()
 def boot(
     kernel: KernelName = "6.12-64k",

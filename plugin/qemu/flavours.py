@@ -15,7 +15,7 @@ from nestscope.plugin.qemu.errors import LabError
 DEFAULT_KERNEL = "6.12-64k"
 _BASE = "linux-image-powerpc64le"
 _LARGE_PAGES = "-64k"
-_SUITE = re.compile(r"[a-z]+(-[a-z]+)*")
+SUITE = re.compile(r"[a-z]+(-[a-z]+)*")
 # A release as `uname -r` prints it.
 _RELEASE = re.compile(r"[0-9][\w.+~-]{2,100}")
 
@@ -50,9 +50,9 @@ def flavour(name: str) -> Flavour:
         return FLAVOURS[name]
     suite, colon, release = name.partition(":")
     if colon:
-        if _SUITE.fullmatch(suite) and _RELEASE.fullmatch(release):
+        if SUITE.fullmatch(suite) and _RELEASE.fullmatch(release):
             return Flavour(name, suite, f"linux-image-{release}")
-    elif _SUITE.fullmatch(suite.removesuffix(_LARGE_PAGES)):
+    elif SUITE.fullmatch(suite.removesuffix(_LARGE_PAGES)):
         large = suite.endswith(_LARGE_PAGES)
         return Flavour(
             name, suite.removesuffix(_LARGE_PAGES), _BASE + (_LARGE_PAGES if large else "")
