@@ -1,5 +1,6 @@
 """The account of a finding: one page that a kernel developer can act on."""
 
+from nestscope.plugin.differential.campaign.actions import paths_of
 from nestscope.plugin.differential.campaign.tasks import ShrunkFinding, Target
 from nestscope.plugin.differential.campaign.trouble import Trouble
 from nestscope.sim.operations import Operation
@@ -19,14 +20,24 @@ _RULES = {
     "I6": "a nested guest is consistent with the idr, and shares no LPID or table",
 }
 _MEANING = {
-    "difference": "the kernel did what the model, which follows its source, does not",
-    "warning": "the kernel's own WARN was reached",
-    "oops": "the kernel oopsed",
-    "panic": "the kernel panicked",
-    "died": "QEMU or the agent ended",
-    "hung": "the machine did not answer in time",
-    "agent": "an operation could not be carried out",
+    "difference": "The kernel did what the model does not. The model follows the kernel's source, "
+    "so one of the two is wrong: either the model misses something that the source says, or "
+    "the kernel does not do what its source says it means to.",
+    "invariant": "Model and kernel agree, and yet the kernel's own rules do not hold afterwards.",
+    "warning": "The kernel reached a WARN of its own.",
+    "oops": "The kernel oopsed.",
+    "panic": "The kernel panicked.",
+    "died": "QEMU or the agent ended, or the job that held them.",
+    "hung": "The machine did not answer in time.",
+    "agent": "The agent could not carry out an operation that it had begun.",
 }
+_SECURITY = (
+    "**Security.** What a guest does here leaves it or its nested guests with memory that the "
+    "host takes for its own, or stops the host. Tell the kernel's security contact first, in "
+    "private (Documentation/process/security-bugs.rst), until the cause is known to be harmless."
+)
+_REACHES_THE_HOST = frozenset({"I1", "I2", "I3"})
+_STOPS_THE_HOST = frozenset({"oops", "panic", "hung"})
 
 
 def write_account(name: str, target: Target, finding: ShrunkFinding) -> tuple[str, str]:
@@ -66,6 +77,7 @@ def _page(name: str, target: Target, finding: ShrunkFinding, trace: str) -> str:
             "## What is broken",
             *_broken(trouble),
             "",
+            *_where(finding),
             "## Expected and observed",
             *_seen(trouble),
             "",
@@ -74,6 +86,7 @@ def _page(name: str, target: Target, finding: ShrunkFinding, trace: str) -> str:
             "",
             "## Replay",
             f"    nestscope diff --audit --kernel {target.kernel} --machine {target.machine} trace",
+            *_look(finding),
             "",
             *_files(name, finding),
             "",
@@ -82,10 +95,37 @@ def _page(name: str, target: Target, finding: ShrunkFinding, trace: str) -> str:
 
 
 def _broken(trouble: Trouble) -> list[str]:
+    lines = [_MEANING[trouble.kind]]
     rules = sorted({violation.rule for violation in trouble.violations})
     if rules:
-        return [f"- {rule}: {_RULES.get(rule, 'see docs/audit.md')}" for rule in rules]
-    return [f"{_MEANING[trouble.kind][0].upper()}{_MEANING[trouble.kind][1:]}."]
+        lines += ["", "Rules of the nested rmap that do not hold any more:", ""]
+        lines += [f"- {rule}: {_RULES.get(rule, 'see docs/audit.md')}" for rule in rules]
+    if trouble.kind in _STOPS_THE_HOST or _REACHES_THE_HOST.intersection(rules):
+        lines += ["", _SECURITY]
+    return lines
+
+
+def _where(finding: ShrunkFinding) -> list[str]:
+    """The kernel's functions on the way of the last operation."""
+    ways = paths_of(finding.operations[-1]) if finding.operations else []
+    if not ways:
+        return []
+    lines = ["## Where to look", "The way of the last operation through the kernel (arch/powerpc/"]
+    lines[-1] += "kvm/book3s_hv_nested.c, book3s_64_mmu_radix.c, book3s_hv.c):"
+    lines += ["", *(f"- {action}: {_calls(names)}" for action, names in ways)]
+    return [*lines, ""]
+
+
+def _calls(names: tuple[str, ...]) -> str:
+    return " -> ".join(" or ".join(f"`{name}`" for name in choice.split("|")) for choice in names)
+
+
+def _look(finding: ShrunkFinding) -> list[str]:
+    captures = [name for name in ("before", "after") if f"{name}.elf.xz" in finding.files]
+    return [
+        *(f"    nestscope state {name}.elf.xz" for name in captures),
+        *(f"    nestscope check {name}.elf.xz" for name in captures[-1:]),
+    ]
 
 
 def _seen(trouble: Trouble) -> list[str]:
@@ -114,6 +154,6 @@ def _files(name: str, finding: ShrunkFinding) -> list[str]:
     if "after.elf.xz" in finding.files:
         lines.append(
             "The captures hold what `nestscope state`, `walk` and `check` read, before and "
-            "after the last operation."
+            "after the last operation; `original.trace` is the program that found it."
         )
     return lines

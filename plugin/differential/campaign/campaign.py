@@ -18,6 +18,7 @@ from nestscope.plugin.differential.campaign.tasks import (
     Task,
     TaskResult,
 )
+from nestscope.plugin.differential.campaign.trouble import Trouble, of_lost
 
 _WAIT_SECONDS = 0.25
 _TRIES = 3
@@ -37,10 +38,11 @@ class Limits:
 
 @dataclass
 class _Work:
-    """A target's programs: the next one, how many were begun, and how long they took."""
+    """A target's programs: the next one, how many were begun and ended, how long they took."""
 
     programs: Iterator[RunTask]
     begun: int = 0
+    ended: int = 0
     seconds: float = 0.0
 
 
@@ -144,18 +146,40 @@ class Campaign:
         match result:
             case ProgramResult():
                 assert isinstance(task, RunTask)
-                finding = self.folder.take(task, result)
-                if finding is not None:
-                    self._again.append(self.folder.shrink_task(finding))
+                self._work[task.target].ended += 1
+                self._take(task, result)
             case ShrunkFinding():
                 assert isinstance(task, ShrinkTask)
                 self.folder.keep_shrunk(self.folder.findings[task.signature], result)
             case Failed(why, "lost"):
                 self._lost[task] = self._lost.get(task, 0) + 1
-                if self._lost[task] >= _TRIES:
-                    raise NestscopeError(f"{task.target}: given up after {_TRIES} tries: {why}")
-                self._again.append(task)
+                if self._lost[task] < _TRIES:
+                    self._again.append(task)
+                else:
+                    self._give_up(task, why)
             case Failed(why, "impossible"):
                 raise NestscopeError(f"{task.target}: {why}")
             case Failed():
                 pass  # stopped: a later run does it
+
+    def _take(self, task: RunTask, result: ProgramResult) -> None:
+        finding = self.folder.take(task, result)
+        if finding is not None:
+            self._again.append(self.folder.shrink_task(finding))
+
+    def _give_up(self, task: Task, why: str) -> None:
+        """Make a finding of a program that ends every job; others ran, so it is the program.
+
+        Raises:
+            NestscopeError: if nothing ran on the target: then it is the target.
+        """
+        if not self._work[task.target].ended:
+            raise NestscopeError(f"{task.target}: given up after {_TRIES} tries: {why}")
+        what = f"{why}, {_TRIES} times"
+        if isinstance(task, RunTask):
+            trouble = of_lost(what)
+            self._take(task, ProgramResult(0, 0.0, task.operations, trouble))
+            return
+        trouble = Trouble("died", task.signature, what)
+        lost = ShrunkFinding(trouble, task.operations, _TRIES, 0.0, False, "unknown", {})
+        self.folder.keep_shrunk(self.folder.findings[task.signature], lost)

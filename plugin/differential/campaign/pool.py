@@ -12,7 +12,13 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from nestscope.plugin.differential.campaign.tasks import Failed, Options, Task, TaskResult
+from nestscope.plugin.differential.campaign.tasks import (
+    Failed,
+    Options,
+    Task,
+    TaskResult,
+    longest_seconds,
+)
 from nestscope.plugin.differential.campaign.work import Job
 
 _END_SECONDS = 15.0
@@ -45,10 +51,12 @@ class _Worker:
     process: multiprocessing.process.BaseProcess
     pipe: Connection
     busy: bool = False
+    until: float = 0.0
+    """When a task must have ended, by `time.monotonic`."""
 
 
 class LocalPool:
-    """A process for each job. One that ends is replaced; its task counts as lost."""
+    """A process for each job. One that ends or is stuck is replaced; its task counts as lost."""
 
     def __init__(self, jobs: int, options: Options) -> None:
         self._options = options
@@ -71,6 +79,7 @@ class LocalPool:
         """Begin a task."""
         worker = self._workers[slot]
         worker.busy = True
+        worker.until = time.monotonic() + longest_seconds(task, self._options)
         with suppress(OSError):  # if it has ended, `wait` sees that
             worker.pipe.send(task)
 
@@ -85,12 +94,19 @@ class LocalPool:
             try:
                 result: TaskResult = pipe.recv()
             except (EOFError, OSError):
-                result = Failed("the job's process ended", "lost")
-                self._end(self._workers[slot], 0.0)
-                self._start(slot)
+                result = self._replace(slot, "the job's process ended")
             self._workers[slot].busy = False
             ended.append((slot, result))
+        now = time.monotonic()
+        for slot, worker in list(self._workers.items()):
+            if worker.busy and now >= worker.until:
+                ended.append((slot, self._replace(slot, "the job was stuck and had to be ended")))
         return ended
+
+    def _replace(self, slot: str, why: str) -> Failed:
+        self._end(self._workers[slot], 0.0)
+        self._start(slot)
+        return Failed(why, "lost")
 
     def close(self) -> None:
         """End all jobs and their machines; bounded."""

@@ -43,9 +43,12 @@ class Judge:
 
     def judge(self, step: Step) -> Trouble | None:
         """Return the first trouble of a step that is not known, None if there is none."""
+        broken = self._broken(step)
         if step.differences:
-            return of_differences(step.differences)
-        return self._invariants(step) or self.warnings()
+            return of_differences(step.differences, step.operation, tuple(broken))
+        if broken:
+            return of_violation(broken[0], tuple(broken), step.operation)
+        return self.warnings()
 
     def warnings(self) -> Trouble | None:
         """Return the first new WARNING of the kernel that is not known."""
@@ -57,10 +60,11 @@ class Judge:
             self._count(known.number)
         return None
 
-    def _invariants(self, step: Step) -> Trouble | None:
+    def _broken(self, step: Step) -> list[Violation]:
+        """Return the invariants that are newly broken and that no finding explains."""
         broken = violations(step.observed, rc_by_hardware=self.booted.facts.rc_by_hardware)
         self.context.learn(step.observed)
-        first: Violation | None = None
+        new = []
         for violation in broken:
             key = (violation.rule, violation.gfn, violation.l1_lpid, violation.n_gpa)
             if violation.severity != ERROR or key in self._told:
@@ -69,9 +73,9 @@ class Judge:
             known = self.context.explain(violation, step.mixed)
             if known is not None:
                 self._count(known.number)
-            elif first is None:
-                first = violation
-        return of_violation(first, tuple(broken)) if first else None
+            else:
+                new.append(violation)
+        return new
 
     def _count(self, number: str) -> None:
         self.known[number] = self.known.get(number, 0) + 1

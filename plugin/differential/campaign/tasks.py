@@ -55,6 +55,20 @@ class ShrinkTask:
 
 Task = RunTask | ShrinkTask
 
+_BOOT_SECONDS = 120.0
+_STEP_SECONDS = 3.0
+_RUNS_TO_RECORD = 6
+
+
+def longest_seconds(task: Task, options: Options) -> float:
+    """Return how long a task may take on a slow machine before it is taken for stuck.
+
+    A nested guest that finds no end is taken out after a second, a machine that is silent
+    given up after nine; so this is for what nobody has thought of.
+    """
+    run = _BOOT_SECONDS + _STEP_SECONDS * len(task.operations)
+    return run if isinstance(task, RunTask) else options.shrink_seconds + _RUNS_TO_RECORD * run
+
 
 @dataclass(frozen=True, slots=True)
 class ProgramResult:

@@ -13,8 +13,10 @@ from nestscope.decoders.words.pte import (
     PTE_R,
     PTE_RPN,
 )
+from nestscope.plugin.differential.campaign.actions import action_of
 from nestscope.plugin.qemu.errors import LabFailure
 from nestscope.sim.invariants import Violation
+from nestscope.sim.operations import Operation
 
 TroubleKind = Literal[
     "difference", "invariant", "warning", "oops", "panic", "died", "hung", "agent"
@@ -40,9 +42,10 @@ class Trouble:
     """Something that must not be.
 
     `signature` identifies the cause as well as text can: the kind, the place in the
-    State without its numbers, and what is wrong there; for the kernel's own messages
-    the kernel function. `message` is one line for people. `differences` and
-    `violations` are everything seen at that step; `console` the console's end.
+    State without its numbers, what is wrong there, and the action after which it is
+    (`actions`); for the kernel's own messages the kernel function. `message` is one line
+    for people. `differences` and `violations` are everything seen at that step;
+    `console` the console's end.
     """
 
     kind: TroubleKind
@@ -53,21 +56,30 @@ class Trouble:
     console: str = ""
 
 
-def of_differences(differences: tuple[Difference, ...]) -> Trouble:
-    """Return the trouble of a step whose results or States differ."""
+def of_differences(
+    differences: tuple[Difference, ...],
+    operation: Operation,
+    violations: tuple[Violation, ...] = (),
+) -> Trouble:
+    """Return the trouble of a step whose results or States differ.
+
+    `violations`: invariants that its State breaks as well, which no finding explains.
+    """
     first = differences[0]
     place = place_of(first.path)
     # Which page it is instead is chance; `decoders.compare` has three ways to say so.
     page = place.endswith(".host page")
     shape = "another one" if page else shape_of(first.expected, first.observed)
-    signature = f"difference {place}: {shape}"
-    return Trouble("difference", signature, str(first), differences=differences)
+    signature = f"difference {place}: {shape}, after {action_of(operation)}"
+    return Trouble("difference", signature, str(first), differences, violations)
 
 
-def of_violation(violation: Violation, others: tuple[Violation, ...]) -> Trouble:
+def of_violation(
+    violation: Violation, others: tuple[Violation, ...], operation: Operation
+) -> Trouble:
     """Return the trouble of a broken invariant; `others` were broken at the same step."""
     text = _NUMBER.sub("N", violation.message.split(" (gfn", 1)[0])
-    signature = f"invariant {violation.rule}: {text}"
+    signature = f"invariant {violation.rule}: {text}, after {action_of(operation)}"
     return Trouble("invariant", signature, violation.message, violations=others)
 
 
@@ -86,6 +98,11 @@ def of_failure(failure: LabFailure) -> Trouble:
         f"{failure.kind}: {failure.what}",
         console=failure.tail,
     )
+
+
+def of_lost(message: str) -> Trouble:
+    """Return the trouble of a program that ends, every time, the job that runs it."""
+    return Trouble("died", f"died {_NUMBER.sub('N', message.split(';', 1)[0])}", message)
 
 
 def of_agent_error(message: str) -> Trouble:

@@ -134,6 +134,25 @@ def test_what_is_lost_again_and_again_ends_the_campaign(tmp_path: Path) -> None:
     assert pool.programs() == ["calm1x10"] * 3
 
 
+def test_a_program_that_ends_every_job_is_a_finding_and_the_campaign_goes_on(
+    tmp_path: Path,
+) -> None:
+    def answers(slot: str, task: Task) -> TaskResult:
+        stuck = isinstance(task, ShrinkTask) or task.name == "calm2x10"
+        return lost(slot, task) if stuck else clean(task)
+
+    pool = FakePool(1, answers)
+    with opened(tmp_path) as folder:
+        campaign(folder, pool).run()
+        assert len(folder.done) == 3
+        (finding,) = folder.findings.values()
+        assert finding.signature.startswith("died ")
+        assert finding.shrunk
+    account = (tmp_path / "findings" / finding.name / "account.md").read_text()
+    assert "did not show again" in account
+    assert pool.programs().count("calm2x10") == 3
+
+
 def test_what_cannot_be_done_ends_the_campaign(tmp_path: Path) -> None:
     def answers(_slot: str, _task: Task) -> TaskResult:
         return Failed("there is no qemu", "impossible")

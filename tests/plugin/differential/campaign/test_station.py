@@ -122,8 +122,8 @@ def test_a_program_gives_the_same_in_every_vm(station: Station) -> None:
 @pytest.mark.parametrize(
     ("name", "signature", "length"),
     [
-        ("wrong-mask", "difference vms.memslots.rmap: entry missing", 4),
-        ("entry-dropped", "difference vms.memslots.rmap: entry missing", 3),
+        ("wrong-mask", "difference vms.memslots.rmap: entry missing, after access", 4),
+        ("entry-dropped", "difference vms.memslots.rmap: entry missing, after access", 3),
     ],
 )
 def test_a_seeded_defect_is_found_and_shrunk(
@@ -149,15 +149,6 @@ def test_a_seeded_defect_is_found_and_shrunk(
 def station_with(target: Target, defect: Defect) -> Station:
     strikes = [defect.strike] if defect.strike is not None else []
     return Station(target, Options(), [defect.prepare], strikes)
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("name", DEFECTS)
-def test_every_seeded_defect_is_found(kernel_files: KernelFiles, name: str) -> None:
-    """With the seeds of a campaign, at most 10 programs: well below 5 minutes."""
-    with station_with(Target(kernel_files.name, "pseries"), DEFECTS[name]) as hurt:
-        results = (run_program(hurt, random(seed, 300)) for seed in range(1, 11))
-        assert any(result.trouble is not None for result in results)
 
 
 IMPOSSIBLE = (

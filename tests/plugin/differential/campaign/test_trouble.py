@@ -3,6 +3,7 @@
 import pytest
 
 from nestscope.decoders.compare import Difference
+from nestscope.plugin.differential.campaign.actions import action_of
 from nestscope.plugin.differential.campaign.trouble import (
     of_differences,
     of_failure,
@@ -10,6 +11,16 @@ from nestscope.plugin.differential.campaign.trouble import (
     shape_of,
 )
 from nestscope.plugin.qemu.errors import LabFailure
+from nestscope.sim.events import Fork
+from nestscope.sim.operations import (
+    DiscardMemory,
+    Drop,
+    Load,
+    Operation,
+    RawHcall,
+    Store,
+    Together,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,20 +68,47 @@ def test_what_differs_is_said_without_numbers(expected: str, observed: str, shap
 def test_the_place_of_a_difference_has_no_numbers() -> None:
     troubles = [
         of_differences(
-            (Difference(f"vms[lpid=1].nested[l1_lpid={n}].leaves[n_gpa={n:#x}]", "no leaf", leaf),)
+            (Difference(f"vms[lpid=1].nested[l1_lpid={n}].leaves[n_gpa={n:#x}]", "no leaf", leaf),),
+            Load(n, n),
         )
         for n, leaf in ((3, "pte 0xc1 shift 16"), (77, "pte 0xc7 shift 12"))
     ]
     assert {trouble.signature for trouble in troubles} == {
-        "difference vms.nested.leaves: leaf too many"
+        "difference vms.nested.leaves: leaf too many, after access"
     }
     assert troubles[1].message.startswith("vms[lpid=1].nested[l1_lpid=77]")
 
 
 def test_a_moved_host_page_has_the_place_of_its_tree() -> None:
     path = "vms[lpid=1].host_leaves[0x10000].host page"
-    trouble = of_differences((Difference(path, "0x20000 as before", "0x30000"),))
-    assert trouble.signature == ("difference vms.host_leaves.host page: another one")
+    trouble = of_differences((Difference(path, "0x20000 as before", "0x30000"),), Fork())
+    assert trouble.signature == "difference vms.host_leaves.host page: another one, after fork"
+
+
+@pytest.mark.parametrize(
+    ("operation", "action"),
+    [
+        (Load(1, 0), "access"),
+        (Store(1, 0, 5), "access"),
+        (RawHcall(0xF804, (0x30000, 0x31000)), "access"),
+        (RawHcall(0xF808, (1, 2, 3)), "hcall"),
+        (Drop(3), "drop"),
+        (DiscardMemory(0x900000, 1 << 16), "discard"),
+        (Together((Load(1, 0), Fork(), Store(2, 0, 1))), "together access and fork"),
+    ],
+)
+def test_what_the_kernel_does_is_one_word(operation: Operation, action: str) -> None:
+    assert action_of(operation) == action
+
+
+def test_two_causes_at_one_place_are_two_findings_and_one_cause_is_one() -> None:
+    missing = (Difference("vms[lpid=1].memslots[id=0].rmap[gfn=0x90]", "single (1, 0x0)", "empty"),)
+    by_load, by_store, by_host = (
+        of_differences(missing, operation).signature
+        for operation in (Load(1, 0), Store(4, 8, 1), DiscardMemory(0x900000, 1 << 16))
+    )
+    assert by_load == by_store
+    assert by_load != by_host
 
 
 def test_a_warning_is_known_by_its_function_and_file() -> None:
