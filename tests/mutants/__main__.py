@@ -139,7 +139,8 @@ def package_copy(base: Path, changed: dict[str, str]) -> Iterator[Path]:
 def run_tests(folder: Path, only: Sequence[str] = ()) -> str | None:
     """Return the first failing test of the model's suite or of `only`, None if all pass.
 
-    A test of `only` that is not there any more passes. A suite that does not end in time counts as caught: the mutant hangs.
+    A test of `only` that is not there any more passes. A suite that does not end in time
+    counts as caught: the mutant hangs.
 
     Raises:
         UncollectedError: if a test file cannot be imported.
