@@ -1,19 +1,14 @@
 """Build the guest agent and the initramfs, each once, in the cache."""
 
 import io
-import shutil
-import tempfile
 from pathlib import Path
 
 from nestscope.decoders.cache import cache_root
-from nestscope.plugin.qemu.build import digest, keep, run_tool
+from nestscope.plugin.qemu.build import digest, keep
 from nestscope.plugin.qemu.cpio import Entry, write_cpio
-from nestscope.plugin.qemu.errors import LabError
 from nestscope.plugin.qemu.modules import lab_modules
+from nestscope.plugin.qemu.program import COMPILER, build_program
 
-COMPILER = "powerpc64le-linux-gnu-gcc"
-_FLAGS = ("-O2", "-g0", "-Wall", "-Wextra", "-static")
-_INSTALL = "install gcc-powerpc64le-linux-gnu and libc6-dev-ppc64el-cross"
 _SOURCES = Path(__file__).parent / "agent"
 
 
@@ -23,19 +18,7 @@ def build_agent(compiler: str = COMPILER) -> Path:
     Raises:
         LabError: if the compiler is missing or fails.
     """
-    if shutil.which(compiler) is None:
-        raise LabError(f"there is no {compiler} to build the guest agent: {_INSTALL}")
-    sources = sorted(path for path in _SOURCES.iterdir() if path.suffix in {".c", ".h", ".S"})
-    version = run_tool([compiler, "--version"], _INSTALL).encode()
-    key = digest(version, *(p.name.encode() + b"\0" + p.read_bytes() for p in sources))
-    path = cache_root() / "agent" / f"agent-{key}"
-    if path.exists():
-        return path
-    with tempfile.TemporaryDirectory(prefix="nestscope-build-") as folder:
-        made = Path(folder) / "agent"
-        inputs = [str(p) for p in sources if p.suffix != ".h"]
-        run_tool([compiler, *_FLAGS, "-o", str(made), *inputs], _INSTALL)
-        return keep(path, made.read_bytes())
+    return build_program("agent", [_SOURCES], compiler)
 
 
 def build_initramfs(modules_dir: Path, agent: Path | None = None) -> Path:

@@ -12,23 +12,22 @@ the outer kernel.
 import io
 import shutil
 import socket
-import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from nestscope.decoders.cache import cache_root
-from nestscope.plugin.qemu.build import digest, keep, run_tool
+from nestscope.plugin.qemu.build import digest, keep
 from nestscope.plugin.qemu.console import Console
 from nestscope.plugin.qemu.cpio import Entry, write_cpio
 from nestscope.plugin.qemu.errors import LabError, LabFailure
-from nestscope.plugin.qemu.initramfs import COMPILER
 from nestscope.plugin.qemu.inner_programs import FIRMWARE, LOADER, PROGRAM, fetch_inner_programs
 from nestscope.plugin.qemu.kernel_files import KernelFiles
 from nestscope.plugin.qemu.machine import RunFiles, command_line, find_machine, memory_bytes
 from nestscope.plugin.qemu.modules import lab_modules
 from nestscope.plugin.qemu.process import Process, make_run_folder
+from nestscope.plugin.qemu.program import build_program
 
 QEMU = "qemu-system-ppc64"
 MEMORY = "3G"
@@ -37,8 +36,6 @@ INNER_MACHINE = (
     "pseries,cap-nested-hv=on,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,"
     "cap-ccf-assist=off,cap-large-decr=off,ic-mode=xics"
 )
-_FLAGS = ("-O2", "-g0", "-Wall", "-Wextra", "-static")
-_INSTALL = "install gcc-powerpc64le-linux-gnu and libc6-dev-ppc64el-cross"
 _SOURCES = Path(__file__).parent / "inner"
 _READY = "nestscope-outer: ready"
 ENDED = "nestscope-outer: inner ended"
@@ -47,22 +44,13 @@ _BOOT_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 
 
-def build_program(name: str) -> bytes:
-    """Return the static executable of `inner/NAME.c`, built now if the cache has none.
+def build_init(name: str) -> bytes:
+    """Return the static executable of `inner/NAME.c`.
 
     Raises:
         LabError: if the compiler is missing or fails.
     """
-    source = _SOURCES / f"{name}.c"
-    if shutil.which(COMPILER) is None:
-        raise LabError(f"there is no {COMPILER} to build the inits: {_INSTALL}")
-    path = cache_root() / "inner" / f"{name}-{digest(source.read_bytes())}"
-    if not path.exists():
-        with tempfile.TemporaryDirectory(prefix="nestscope-build-") as folder:
-            made = Path(folder) / name
-            run_tool([COMPILER, *_FLAGS, "-o", str(made), str(source)], _INSTALL)
-            keep(path, made.read_bytes())
-    return path.read_bytes()
+    return build_program(name, [_SOURCES / f"{name}.c"]).read_bytes()
 
 
 def inner_command() -> list[str]:
@@ -102,9 +90,9 @@ def build_initramfs(outer: KernelFiles, inner: KernelFiles) -> Path:
     """
     programs = fetch_inner_programs()
     vmlinux = inner.vmlinux.read_bytes()
-    inside = _archive(_base(build_program("inner"), inner))
+    inside = _archive(_base(build_init("inner"), inner))
     command = "\n".join(inner_command()).encode()
-    init = build_program("outer")
+    init = build_init("outer")
     about = (programs / "about.json").read_bytes()
     key = digest(init, inside, command, about, outer.release.encode(), vmlinux)
     path = cache_root() / "inner" / f"initramfs-{key}"

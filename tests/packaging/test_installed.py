@@ -59,10 +59,11 @@ def test_the_verbs_work_on_the_samples(installed: Path, tmp_path: Path) -> None:
 def test_the_sources_that_are_built_on_demand_are_in_it(installed: Path, tmp_path: Path) -> None:
     program = (
         "from importlib.resources import files; f = files('nestscope.plugin.qemu');"
-        "print(*(p.name for d in ('agent', 'tcg') for p in (f / d).iterdir()))"
+        "print(*(p.name for d in ('agent', 'init', 'inner', 'tcg') for p in (f / d).iterdir()))"
     )
     names = run(installed / "python", "-c", program, folder=tmp_path).split()
-    ours = [*(ROOT / "plugin/qemu/agent").iterdir(), *(ROOT / "plugin/qemu/tcg").iterdir()]
+    rooms = ("agent", "init", "inner", "tcg")
+    ours = [path for room in rooms for path in (ROOT / "plugin/qemu" / room).iterdir()]
     assert {path.name for path in ours if path.suffix in {".c", ".h", ".S"}} <= set(names)
 
 

@@ -58,7 +58,6 @@
  * reason and registers; KVM_RUN longer than 5 s is `error run-timeout`.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -67,12 +66,12 @@
 #include <sys/klog.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "agent.h"
+#include "init.h"
 
 #define MAX_LINE 16384
 
@@ -222,42 +221,11 @@ static int open_channel(void)
 	return -1;
 }
 
-/* Modules lie in /modules, named so that the order of names is the order of loading. */
-static void load_modules(void)
-{
-	struct dirent **names;
-	int count = scandir("/modules", &names, NULL, alphasort);
-
-	for (int i = 0; i < count; i++) {
-		char path[300];
-		int fd;
-
-		if (names[i]->d_name[0] == '.')
-			continue;
-		snprintf(path, sizeof(path), "/modules/%s", names[i]->d_name);
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (syscall(SYS_finit_module, fd, "", 0))
-			printf("nestscope-agent: %s: %s\n", path, strerror(errno));
-		close(fd);
-	}
-}
-
-static void mount_all(void)
-{
-	mkdir("/proc", 0755);
-	mkdir("/sys", 0755);
-	mkdir("/dev", 0755);
-	mount("proc", "/proc", "proc", 0, "");
-	mount("sysfs", "/sys", "sysfs", 0, "");
-	mount("devtmpfs", "/dev", "devtmpfs", 0, "");
-	mount("debugfs", "/sys/kernel/debug", "debugfs", 0, "");
-}
-
 int main(void)
 {
 	setbuf(stdout, NULL);
 	mount_all();
-	load_modules();
+	load_modules("nestscope-agent");
 	for (;;) {
 		int status = 0;
 		pid_t vmm = fork();

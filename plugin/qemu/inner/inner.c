@@ -7,7 +7,8 @@
  * the end "nestscope-inner: done"; then the inner machine powers off.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
+#include "init.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -18,10 +19,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/reboot.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define GUESTS 3
@@ -49,25 +47,6 @@ static int fail(const char *what)
 {
 	printf("nestscope-inner: %s: %s\n", what, strerror(errno));
 	return -1;
-}
-
-static void load_modules(void)
-{
-	struct dirent **names;
-	int count = scandir("/modules", &names, NULL, alphasort);
-
-	for (int i = 0; i < count; i++) {
-		char path[300];
-		int fd;
-
-		if (names[i]->d_name[0] == '.')
-			continue;
-		snprintf(path, sizeof(path), "/modules/%s", names[i]->d_name);
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (syscall(SYS_finit_module, fd, "", 0))
-			fail(path);
-		close(fd);
-	}
 }
 
 static int run_round(int vcpu, struct kvm_run *run, uint64_t step)
@@ -132,12 +111,8 @@ int main(void)
 	int kvm, failed = 0;
 
 	setbuf(stdout, NULL);
-	mkdir("/proc", 0755);
-	mkdir("/sys", 0755);
-	mount("proc", "/proc", "proc", 0, "");
-	mount("sysfs", "/sys", "sysfs", 0, "");
-	mount("devtmpfs", "/dev", "devtmpfs", 0, "");
-	load_modules();
+	mount_all();
+	load_modules("nestscope-inner");
 	printf("nestscope-inner: in user space\n");
 	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (kvm < 0)

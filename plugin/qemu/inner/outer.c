@@ -7,49 +7,17 @@
  * "nestscope-outer: inner ended STATUS" when that has ended.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
+#include "init.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define MAX_ARGUMENTS 64
-
-/* Modules lie in /modules, named so that the order of names is the order of loading. */
-static void load_modules(void)
-{
-	struct dirent **names;
-	int count = scandir("/modules", &names, NULL, alphasort);
-
-	for (int i = 0; i < count; i++) {
-		char path[300];
-		int fd;
-
-		if (names[i]->d_name[0] == '.')
-			continue;
-		snprintf(path, sizeof(path), "/modules/%s", names[i]->d_name);
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (syscall(SYS_finit_module, fd, "", 0))
-			printf("nestscope-outer: %s: %s\n", path, strerror(errno));
-		close(fd);
-	}
-}
-
-static void mount_all(void)
-{
-	mkdir("/proc", 0755);
-	mkdir("/sys", 0755);
-	mkdir("/tmp", 0755);
-	mount("proc", "/proc", "proc", 0, "");
-	mount("sysfs", "/sys", "sysfs", 0, "");
-	mount("devtmpfs", "/dev", "devtmpfs", 0, "");
-}
 
 /* A virtio port reads as end of file until somebody connects to the other side. */
 static void wait_for_go(void)
@@ -94,7 +62,7 @@ int main(void)
 
 	setbuf(stdout, NULL);
 	mount_all();
-	load_modules();
+	load_modules("nestscope-outer");
 	printf("nestscope-outer: ready\n");
 	wait_for_go();
 	command = read_command();
