@@ -35,13 +35,11 @@ from numpy.typing import NDArray
 from nestscope.decoders.errors import UnreadableMemoryError
 from nestscope.decoders.sources.protocol import Rows
 from nestscope.plugin.mi.errors import GdbCommandError
+from nestscope.plugin.mi.pages import PAGE, PageStore, covered, pages_of, runs_of
 from nestscope.plugin.mi.records import memory_blocks
-from nestscope.plugin.mi.session import GdbSession, covered
+from nestscope.plugin.mi.session import GdbSession
 from nestscope.plugin.mi.spool import Spool
 
-PAGE = 4096
-"""Unit of reading and caching in bytes. Not the kernel's page size: QEMU lays out
-RAM in multiples of it."""
 MAX_RUN = 1 << 20
 """Longest run of one command in bytes: what bounds memory while it is hex."""
 MAX_GAP = 64 << 10
@@ -84,7 +82,7 @@ class GdbMemory:
         self.session = session
         self.statistics = MiStatistics()
         self._spool = Spool(spool) if spool is not None else None
-        self._pages: dict[int, bytes] = {}
+        self._pages = PageStore(MAX_CACHED)
         self._used: set[int] = set()
         self._expected: set[int] = set()
         self._generation = session.generation
@@ -101,7 +99,7 @@ class GdbMemory:
             raise UnreadableMemoryError(address, length, f"not within 0..{MAX_READ} bytes")
         if not covered(self.session.ram, address, length):
             raise UnreadableMemoryError(address, length, "the target has no RAM there")
-        self._need(_pages_of(address, length))
+        self._need(pages_of(address, length))
         return self._cut(address, length)
 
     def read_many(self, addresses: NDArray[np.uint64], length: int) -> Rows:
@@ -115,22 +113,25 @@ class GdbMemory:
         rows = np.zeros((len(addresses), length), np.uint8)
         good = np.zeros(len(addresses), np.bool_)
         if rows.nbytes > MAX_READ:
-            why = f"{len(addresses)} such reads exceed {MAX_READ} bytes"
-            raise UnreadableMemoryError(int(addresses[0]), length, why)
+            return rows, good
         places = addresses.tolist()
         wanted: set[int] = set()
         for row, address in enumerate(places):
             if covered(ram, address, length):
                 good[row] = True
-                wanted.update(_pages_of(address, length))
+                wanted.update(pages_of(address, length))
+        together = True
         try:
             self._need(wanted)
         except UnreadableMemoryError:
             # GDB refuses some address for a reason of its own: find out which.
-            for row in np.flatnonzero(good).tolist():
-                good[row] = self._readable(places[row], length)
+            together = False
         for row in np.flatnonzero(good).tolist():
-            rows[row] = np.frombuffer(self._cut(places[row], length), np.uint8)
+            cut = self._cut if together else self._cut_alone
+            data = cut(places[row], length)
+            good[row] = data is not None
+            if data is not None:
+                rows[row] = np.frombuffer(data, np.uint8)
         return rows, good
 
     def close(self) -> None:
@@ -150,19 +151,15 @@ class GdbMemory:
 
     def _need(self, pages: Iterable[int]) -> None:
         """Make sure that `pages` (numbers of pages in RAM) are in the cache."""
-        if len(self._pages) * PAGE > MAX_CACHED:
-            self._pages.clear()
         needed = set(pages)
         self._used |= needed
-        if needed <= self._pages.keys():
+        missing = self._pages.missing(needed)
+        if not missing:
             return
-        needed |= self._expected
+        missing |= self._pages.missing(self._expected)
         self._expected = set()
-        runs = _runs(
-            sorted(needed - self._pages.keys()),
-            MAX_GAP // PAGE if self._spool is not None else 0,
-            self.session.ram,
-        )
+        gap = MAX_GAP if self._spool is not None else 0
+        runs = runs_of(sorted(missing), MAX_RUN, gap, self.session.ram)
         if self._spool is not None:
             with self.session.target_errors():
                 fetched = self._spool.fetch(self.session.transport, runs, self.session.timeout)
@@ -172,9 +169,7 @@ class GdbMemory:
         self.statistics.round_trips += 1
         for (address, length), data in zip(runs, fetched, strict=True):
             self.statistics.bytes_read += length
-            first = address // PAGE
-            for offset in range(0, length, PAGE):
-                self._pages[first + offset // PAGE] = data[offset : offset + PAGE]
+            self._pages.keep(address, data)
 
     def _fetch_packets(self, runs: Sequence[tuple[int, int]]) -> list[bytes]:
         commands = [f"-data-read-memory-bytes {address:#x} {length}" for address, length in runs]
@@ -193,43 +188,17 @@ class GdbMemory:
             found.append(blocks[0].data)
         return found
 
-    def _readable(self, address: int, length: int) -> bool:
+    def _cut_alone(self, address: int, length: int) -> bytes | None:
+        """Fetch and return bytes, None if GDB cannot read them."""
         try:
-            self._need(_pages_of(address, length))
+            self._need(pages_of(address, length))
         except UnreadableMemoryError:
-            return False
-        return True
+            return None
+        return self._cut(address, length)
 
     def _cut(self, address: int, length: int) -> bytes:
-        """Return cached bytes."""
+        """Return bytes of pages that were fetched."""
         self.statistics.bytes_served += length
-        if not length:
-            return b""
-        first, last = address // PAGE, (address + length - 1) // PAGE
-        offset = address - first * PAGE
-        if first == last:
-            return self._pages[first][offset : offset + length]
-        return b"".join(self._pages[n] for n in range(first, last + 1))[offset : offset + length]
-
-
-def _pages_of(address: int, length: int) -> range:
-    return range(address // PAGE, -(-(address + length) // PAGE))
-
-
-def _runs(pages: Sequence[int], gap: int, ram: Sequence[range]) -> list[tuple[int, int]]:
-    """Merge ascending page numbers to (address, length in bytes), at most MAX_RUN each.
-
-    Up to `gap` pages that nobody asked for are included where a run stays in RAM.
-    """
-    runs: list[tuple[int, int]] = []
-    for page in pages:
-        address = page * PAGE
-        if runs:
-            start = runs[-1][0]
-            length = address + PAGE - start
-            near = address - sum(runs[-1]) <= gap * PAGE and length <= MAX_RUN
-            if near and (not gap or covered(ram, start, length)):
-                runs[-1] = (start, length)
-                continue
-        runs.append((address, PAGE))
-    return runs
+        data = self._pages.read(address, length)
+        assert data is not None  # `_need` raises where it cannot fetch a page
+        return data

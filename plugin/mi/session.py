@@ -6,7 +6,7 @@ can never fall back to patching an instruction.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from nestscope.plugin.mi.errors import (
     TargetGoneError,
     TargetRunningError,
 )
+from nestscope.plugin.mi.pages import covered
 from nestscope.plugin.mi.records import MiRecord
 from nestscope.plugin.mi.registers import RegisterReader
 from nestscope.plugin.mi.transport import MiResult, MiTransport
@@ -336,11 +337,6 @@ class GdbSession:
             self._stops.append(_stop_event(record.payload))
         elif record.message == "thread-group-exited":
             self._connected = self._running = False
-
-
-def covered(ranges: Sequence[range], address: int, length: int) -> bool:
-    """Whether one of the ranges holds all `length` bytes at `address`."""
-    return any(r.start <= address and address + length <= r.stop for r in ranges)
 
 
 def _stop_event(payload: dict[str, Any]) -> StopEvent:

@@ -31,11 +31,9 @@ from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
 from nestscope.decoders.kernel.memory import LINEAR_START
 from nestscope.decoders.sources.protocol import Rows
 from nestscope.plugin.gdb.worker.gdb_side import GdbSide
-from nestscope.plugin.mi.session import covered
+from nestscope.plugin.mi.pages import PAGE, PageStore, covered, pages_of, runs_of
 from nestscope.plugin.mi.stub import ram_ranges_in
 
-PAGE = 4096
-"""Unit of reading and keeping in bytes."""
 MAX_XP = 64 << 10
 """Longest run in bytes that is read through the monitor."""
 MAX_XP_RUNS = 4
@@ -54,7 +52,7 @@ class LiveMemory:
         """Read the target of `gdb`, which is QEMU or not, at a unix socket or not."""
         self._gdb = gdb
         self._qemu = qemu
-        self._pages: dict[int, bytes] = {}
+        self._pages = PageStore(MAX_KEPT)
         self._ram: Sequence[range] | None = None
         self._print = qemu and not unix
         self._save = qemu and unix
@@ -84,8 +82,8 @@ class LiveMemory:
             raise UnreadableMemoryError(address, length, f"not within 0..{MAX_READ} bytes")
         if not covered(self.ram, address, length):
             raise UnreadableMemoryError(address, length, "the target has no RAM there")
-        self.need(_pages_of(address, length))
-        data = self._cut(address, length)
+        self.need(pages_of(address, length))
+        data = self._pages.read(address, length)
         if data is None:
             raise UnreadableMemoryError(address, length, "the stub cannot read it")
         return data
@@ -101,10 +99,10 @@ class LiveMemory:
         wanted: set[int] = set()
         for address, inside in zip(places, readable, strict=True):
             if inside:
-                wanted.update(_pages_of(address, length))
+                wanted.update(pages_of(address, length))
         self.need(wanted)
         for row, (address, inside) in enumerate(zip(places, readable, strict=True)):
-            data = self._cut(address, length) if inside else None
+            data = self._pages.read(address, length) if inside else None
             if data is not None:
                 rows[row] = np.frombuffer(data, np.uint8)
                 good[row] = True
@@ -116,16 +114,14 @@ class LiveMemory:
         Raises:
             TargetLostError: if the target is gone.
         """
-        if len(self._pages) * PAGE > MAX_KEPT:
-            self._pages.clear()
-        missing = sorted(set(pages) - self._pages.keys())
-        if self._save and self._saved(_runs(missing, MAX_GAP // PAGE, self.ram)):
+        missing = sorted(self._pages.missing(pages))
+        if self._save and self._saved(runs_of(missing, _BATCH, MAX_GAP, self.ram)):
             return
-        runs = _runs(missing)
+        runs = runs_of(missing, _BATCH)
         few = len(runs) <= MAX_XP_RUNS and all(length <= MAX_XP for _, length in runs)
         if few and self._print:
             for address, length in runs:
-                self._keep(address, self._printed(address, length))
+                self._pages.keep(address, self._printed(address, length))
             return
         for batch in _batches(runs):
             self._by_packets(batch)
@@ -140,7 +136,7 @@ class LiveMemory:
             if len(data) != length:
                 self._save = False
                 return False
-            self._keep(address, data)
+            self._pages.keep(address, data)
         return True
 
     def _printed(self, address: int, length: int) -> bytes:
@@ -162,51 +158,15 @@ class LiveMemory:
         at = 0
         for number, (address, length) in enumerate(runs):
             if number not in bad:
-                self._keep(address, raw[at : at + length])
+                self._pages.keep(address, raw[at : at + length])
             elif length > PAGE:
                 # One bad page must not hide the others.
                 self._by_packets([(here, PAGE) for here in range(address, address + length, PAGE)])
             at += length
 
-    def _keep(self, address: int, data: bytes) -> None:
-        first = address // PAGE
-        for offset in range(0, len(data), PAGE):
-            self._pages[first + offset // PAGE] = data[offset : offset + PAGE]
-
-    def _cut(self, address: int, length: int) -> bytes | None:
-        """Return kept bytes, or None if a page could not be read."""
-        pages = [self._pages.get(number) for number in _pages_of(address, length)]
-        if None in pages:
-            return None
-        data = b"".join(page for page in pages if page is not None)
-        return data[address % PAGE : address % PAGE + length]
-
     def has(self, address: int) -> bool:
         """Say whether the page of physical `address` is kept."""
-        return address // PAGE in self._pages
-
-
-def _pages_of(address: int, length: int) -> range:
-    return range(address // PAGE, -(-(address + length) // PAGE))
-
-
-def _runs(pages: Sequence[int], gap: int = 0, ram: Sequence[range] = ()) -> list[tuple[int, int]]:
-    """Merge ascending page numbers to (address, length in bytes), at most _BATCH each.
-
-    Up to `gap` pages that nobody asked for are included where a run stays in `ram`.
-    """
-    runs: list[tuple[int, int]] = []
-    for page in pages:
-        address = page * PAGE
-        if runs:
-            start = runs[-1][0]
-            length = address + PAGE - start
-            near = address - sum(runs[-1]) <= gap * PAGE and length <= _BATCH
-            if near and (not gap or covered(ram, start, length)):
-                runs[-1] = (start, length)
-                continue
-        runs.append((address, PAGE))
-    return runs
+        return self._pages.has(address // PAGE)
 
 
 def _batches(runs: Sequence[tuple[int, int]]) -> Iterable[list[tuple[int, int]]]:

@@ -2,7 +2,8 @@
 
 from nestscope.decoders.kernel.memory import KernelMemory
 from nestscope.decoders.sources.protocol import Memory
-from nestscope.plugin.gdb.worker.live_memory import PAGE, LiveMemory
+from nestscope.plugin.gdb.worker.live_memory import LiveMemory
+from nestscope.plugin.mi.pages import PAGE
 
 SLAB = 64 << 10
 """Bytes that are fetched together from the second node on.

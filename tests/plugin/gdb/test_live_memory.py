@@ -17,8 +17,9 @@ from nestscope.decoders.kernel.memory import LINEAR_START, KernelMemory
 from nestscope.decoders.sources.protocol import BulkMemory
 from nestscope.decoders.words.rmap import make_entry
 from nestscope.plugin.gdb.worker.gdb_side import GdbSide
-from nestscope.plugin.gdb.worker.live_memory import MAX_XP, PAGE, LiveMemory
+from nestscope.plugin.gdb.worker.live_memory import MAX_XP, LiveMemory
 from nestscope.plugin.gdb.worker.nodes import SLAB, NodeMemory
+from nestscope.plugin.mi.pages import PAGE
 
 SIZE = 4 << 20
 RAM = np.random.default_rng(7).bytes(SIZE)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from nestscope.decoders.errors import UnreadableMemoryError
 from nestscope.decoders.sources.protocol import BulkMemory
 from nestscope.plugin.mi.errors import TargetError, TargetGoneError
-from nestscope.plugin.mi.memory import MAX_RUN, PAGE, GdbMemory, _runs
+from nestscope.plugin.mi.memory import MAX_RUN, GdbMemory
+from nestscope.plugin.mi.pages import PAGE, PageStore, runs_of
 from nestscope.plugin.mi.session import GdbSession
 
 from .machine import COUNTER, RAM_SIZE, PausedMachine
@@ -176,7 +177,7 @@ class TestRuns:
         hole = range(900 * PAGE, 1000 * PAGE)
         ram = (range(hole.start), range(hole.stop, 2001 * PAGE))
         wanted = sorted(page for page in pages if page * PAGE not in hole)
-        runs = _runs(wanted, gap, ram)
+        runs = runs_of(wanted, MAX_RUN, gap * PAGE, ram)
         covered = [n for start, size in runs for n in range(start // PAGE, (start + size) // PAGE)]
         assert set(wanted) <= set(covered)
         assert len(covered) == len(set(covered))
@@ -184,3 +185,30 @@ class TestRuns:
         assert all(0 < size <= MAX_RUN for _, size in runs)
         if not gap:
             assert covered == wanted
+
+
+class TestStore:
+    @given(st.sets(st.integers(0, 8)), st.integers(0, 9 * PAGE - 1), st.integers(0, 3 * PAGE))
+    def test_it_reads_what_is_kept_and_nothing_else(
+        self, kept: set[int], address: int, length: int
+    ) -> None:
+        memory = random.Random(7).randbytes(12 * PAGE)
+        store = PageStore(1 << 20)
+        for page in kept:
+            store.keep(page * PAGE, memory[page * PAGE : (page + 1) * PAGE])
+        touched = {at // PAGE for at in range(address, address + length)}
+        expected = memory[address : address + length] if touched <= kept else None
+        assert store.read(address, length) == expected
+        assert store.missing(range(9)) == set(range(9)) - kept
+
+    def test_a_run_is_kept_page_by_page(self) -> None:
+        store = PageStore(1 << 20)
+        store.keep(3 * PAGE, b"a" * PAGE + b"b" * PAGE)
+        assert [store.has(page) for page in range(2, 6)] == [False, True, True, False]
+        assert store.read(4 * PAGE - 1, 2) == b"ab"
+
+    def test_more_than_its_limit_is_forgotten_before_the_next_fetch(self) -> None:
+        store = PageStore(2 * PAGE)
+        store.keep(0, bytes(3 * PAGE))
+        assert store.has(0)
+        assert store.missing([0, 1]) == {0, 1}
