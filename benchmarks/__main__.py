@@ -3,7 +3,16 @@
 import sys
 from importlib import import_module
 
-NAMES = ("model", "read_state", "drgn_listing", "capture_start", "differential", "campaign", "gdb")
+NAMES = (
+    "model",
+    "read_state",
+    "drgn_listing",
+    "capture_start",
+    "differential",
+    "campaign",
+    "steering",
+    "gdb",
+)
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from nestscope.sim.operations import Fetch, Load, Operation, RawHcall, Store, To
 from nestscope.sim.trace import format_operation
 
 ACCESS = "access"
+_AFTER, _TOGETHER, _AND = ", after ", "together ", " and "
 _NOTIFIER = (
     "kvm_mmu_notifier_invalidate_range_start",
     "kvm_unmap_gfn_range",
@@ -60,7 +61,7 @@ def action_of(operation: Operation) -> str:
     """Return what an operation does, in a word: its verb, or `access`."""
     if isinstance(operation, Together):
         parts = sorted({action_of(each) for each in operation.operations})
-        return f"together {' and '.join(parts)}"
+        return f"{_TOGETHER}{_AND.join(parts)}"
     entry = isinstance(operation, RawHcall) and operation.number == H_ENTER_NESTED
     if entry or isinstance(operation, Load | Store | Fetch):
         return ACCESS
@@ -72,3 +73,19 @@ def paths_of(operation: Operation) -> list[tuple[str, tuple[str, ...]]]:
     parts = operation.operations if isinstance(operation, Together) else (operation,)
     actions = dict.fromkeys(action_of(each) for each in parts)
     return [(action, PATHS[action]) for action in actions if action in PATHS]
+
+
+def signed(what: str, operation: Operation) -> str:
+    """Return the signature of what was seen after an operation."""
+    return f"{what}{_AFTER}{action_of(operation)}"
+
+
+def covers(signature: str, found: str) -> bool:
+    """Say whether what was `found` can be what `signature` tells: the same, of fewer at once."""
+    what, _, action = signature.partition(_AFTER)
+    found_what, _, found_action = found.partition(_AFTER)
+    return what == found_what and _parts(found_action) <= _parts(action)
+
+
+def _parts(action: str) -> set[str]:
+    return set(action.removeprefix(_TOGETHER).split(_AND))

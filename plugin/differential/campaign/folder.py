@@ -31,7 +31,11 @@ _UNSAFE = re.compile(r"[^a-z0-9]+")
 
 @dataclass
 class Finding:
-    """A trouble by its signature: where it is written, how often it came, whether it is shrunk."""
+    """A trouble by its signature: where it is written, how often it came, whether it is shrunk.
+
+    `target` is the one where it came first, `targets` are all where it came. `shows` is
+    the signature of what its shortest program shows.
+    """
 
     signature: str
     name: str
@@ -39,6 +43,8 @@ class Finding:
     count: int = 1
     shrunk: bool = False
     length: int = 0
+    shows: str = ""
+    targets: set[Target] = field(default_factory=set)
 
 
 @dataclass
@@ -156,8 +162,14 @@ class CampaignFolder:
             tries=shrunk.tries,
             seconds=round(shrunk.seconds, 2),
             reproduced=shrunk.reproduced,
+            shows=shrunk.trouble.signature,
         )
         self._shrunk(self.journal.entries[-1])
+
+    def same_as(self, finding: Finding) -> str | None:
+        """Return the signature of the finding that a group shrank to, None if it is one itself."""
+        other = finding.shows != finding.signature and finding.shows in self.findings
+        return finding.shows if other else None
 
     def to_shrink(self) -> list[ShrinkTask]:
         """Return the tasks that an earlier run left behind."""
@@ -212,10 +224,12 @@ class CampaignFolder:
             else:
                 name = finding_name(signature)
                 self.findings[signature] = Finding(signature, name, target)
+            self.findings[signature].targets.add(target)
 
     def _shrunk(self, entry: dict[str, object]) -> None:
         finding = self.findings[str(entry["finding"])]
         finding.shrunk, finding.length = True, _number(entry["operations"])
+        finding.shows = str(entry.get("shows", finding.signature))
 
 
 def finding_name(signature: str) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +19,7 @@ from nestscope.plugin.differential.campaign.tasks import RunTask
 from nestscope.plugin.present.units import count
 
 _WINDOW_SECONDS = 20.0
+_SHOWN_FINDINGS = 8
 
 
 class Progress:
@@ -65,13 +67,23 @@ class Progress:
                 doing = task.name if isinstance(task, RunTask) else f"shrinks {task.signature}"
             jobs.add_row(slot, str(task.target) if task else "", doing)
         programs = sum(each.programs for each in folder.totals.values())
+        elapsed = f"{timedelta(seconds=round(now - self._started))}"
         line = Text(
-            f"{now - self._started:.0f} s  {count(programs)} programs  {count(steps)} steps  "
-            f"{rate:.0f} steps/s  {len(folder.blocks)} covered  {len(folder.corpus)} kept  "
+            f"{elapsed}  {count(programs)}{_goal(campaign)} programs  {count(steps)} steps  "
+            f"{rate:.0f} steps/s  {count(len(folder.blocks))} covered  "
+            f"{count(len(folder.corpus))} kept  "
         )
         found = len(folder.findings)
-        line.append(f"{found} findings", style="bold red" if found else "green")
-        return Group(jobs, line)
+        line.append(f"{found} finding{'s' * (found != 1)}", style="bold red" if found else "green")
+        shown = list(folder.findings.values())[-_SHOWN_FINDINGS:]
+        lines = [Text(f"  {each.count} x {each.signature}", style="red") for each in shown]
+        return Group(jobs, line, *lines)
+
+
+def _goal(campaign: Campaign) -> str:
+    """Return how many programs there will be, if that is known."""
+    programs = campaign.limits.programs
+    return f" of {count(programs * len(campaign.targets))}" if programs is not None else ""
 
 
 def summary(folder: CampaignFolder) -> Group:
@@ -102,14 +114,19 @@ def _totals(folder: CampaignFolder) -> Table:
     return table
 
 
-def _findings(folder: CampaignFolder) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("finding", overflow="fold")
-    table.add_column("times", justify="right")
-    table.add_column("operations", justify="right")
-    table.add_column("account", overflow="fold")
+def _findings(folder: CampaignFolder) -> Text:
+    """Two lines a finding, which a narrow terminal or a file does not break into columns."""
+    text = Text(no_wrap=True, overflow="ignore")
     for finding in folder.findings.values():
+        if (same := folder.same_as(finding)) is not None:
+            text.append(f"{finding.signature}\n    the same as: {same}\n")
+            continue
         account = folder.path / "findings" / finding.name / "account.md"
-        length = str(finding.length) if finding.shrunk else "not shrunk"
-        table.add_row(Text(finding.signature), count(finding.count), length, Text(str(account)))
-    return table
+        length = "not shrunk"
+        if finding.shrunk:
+            length = f"{count(finding.length)} operation{'s' * (finding.length != 1)}"
+        times = "once" if finding.count == 1 else f"{count(finding.count)} times"
+        where = ", ".join(str(target) for target in sorted(finding.targets))
+        text.append(f"{finding.signature}\n", style="bold red")
+        text.append(f"    {times}, {length}, {where}\n    {account}\n")
+    return text

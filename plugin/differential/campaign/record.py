@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nestscope.decoders.errors import NestscopeError
+from nestscope.plugin.differential.campaign.actions import covers
 from nestscope.plugin.differential.campaign.program import run_program
 from nestscope.plugin.differential.campaign.shrink import Budget, Program, shrink
 from nestscope.plugin.differential.campaign.station import Station
@@ -37,7 +38,7 @@ def shrink_and_record(
         nonlocal runs
         runs += 1
         result = run_program(station, program, stop)
-        same = result.trouble is not None and result.trouble.signature == task.signature
+        same = result.trouble is not None and covers(task.signature, result.trouble.signature)
         return result.executed if same else None
 
     original = shows(task.operations)
@@ -53,7 +54,7 @@ def shrink_and_record(
         operations=shortest,
         tries=runs,
         seconds=time.monotonic() - budget.started,
-        reproduced=trouble is not None and trouble.signature == task.signature,
+        reproduced=trouble is not None and covers(task.signature, trouble.signature),
         release=release,
         files=files,
     )
@@ -68,7 +69,7 @@ def _keep(
     if before.trouble is None:
         files |= _capture("before", station.lab)
     trouble = run_program(station, operations, stop).trouble
-    if trouble is None or trouble.signature != signature:
+    if trouble is None or not covers(signature, trouble.signature):
         # What earlier programs left in the kernel matters: once more after a boot.
         station.retire()
         trouble = run_program(station, operations, stop).trouble

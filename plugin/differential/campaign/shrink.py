@@ -10,7 +10,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nestscope.decoders.words.pte import PTE_C, PTE_R
-from nestscope.sim.operations import RWXRC, Load, Map, Operation, Store, permission_bits
+from nestscope.sim.operations import (
+    RWXRC,
+    Load,
+    Map,
+    Operation,
+    Store,
+    Together,
+    permission_bits,
+)
 
 Program = tuple[Operation, ...]
 Shows = Callable[[Program], Program | None]
@@ -116,6 +124,11 @@ def _with_guest(operation: Operation, old: int, new: int) -> Operation:
 
 def _plainer(operation: Operation) -> Iterator[Operation]:
     """Yield operations that say the same more plainly, the plainest first."""
+    if isinstance(operation, Together):
+        parts = operation.operations
+        yield from parts
+        if len(parts) > 2:
+            yield from (Together(parts[:at] + parts[at + 1 :]) for at in range(len(parts)))
     if isinstance(operation, Map):
         for bits in (permission_bits(RWXRC), operation.bits | PTE_R | PTE_C):
             if bits != operation.bits:

@@ -13,7 +13,7 @@ from nestscope.decoders.words.pte import (
     PTE_R,
     PTE_RPN,
 )
-from nestscope.plugin.differential.campaign.actions import action_of
+from nestscope.plugin.differential.campaign.actions import signed
 from nestscope.plugin.qemu.errors import LabFailure
 from nestscope.sim.invariants import Violation
 from nestscope.sim.operations import Operation
@@ -70,7 +70,7 @@ def of_differences(
     # Which page it is instead is chance; `decoders.compare` has three ways to say so.
     page = place.endswith(".host page")
     shape = "another one" if page else shape_of(first.expected, first.observed)
-    signature = f"difference {place}: {shape}, after {action_of(operation)}"
+    signature = signed(f"difference {place}: {shape}", operation)
     return Trouble("difference", signature, str(first), differences, violations)
 
 
@@ -79,7 +79,7 @@ def of_violation(
 ) -> Trouble:
     """Return the trouble of a broken invariant; `others` were broken at the same step."""
     text = _NUMBER.sub("N", violation.message.split(" (gfn", 1)[0])
-    signature = f"invariant {violation.rule}: {text}, after {action_of(operation)}"
+    signature = signed(f"invariant {violation.rule}: {text}", operation)
     return Trouble("invariant", signature, violation.message, violations=others)
 
 

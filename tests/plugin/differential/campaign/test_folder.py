@@ -103,6 +103,24 @@ def test_a_findings_folder_has_all_that_a_developer_needs(tmp_path: Path) -> Non
         assert said in account
 
 
+def test_a_group_that_shrank_to_another_finding_is_the_same(tmp_path: Path) -> None:
+    group = Trouble("difference", "d rmap: entry missing, after together access and fork", "seen")
+    single = Trouble("difference", "d rmap: entry missing, after access", "seen")
+    folder = CampaignFolder.open(tmp_path)
+    for trouble in (group, single):
+        finding = folder.take(run(), result(trouble))
+        assert finding is not None
+        folder.keep_shrunk(finding, ShrunkFinding(single, PROGRAM[:2], 7, 1.5, True, "6.12", {}))
+    folder.take(run("seed9x3", OTHER), result(single))
+    folder.close()
+    again = CampaignFolder.open(tmp_path)
+    assert again.findings == folder.findings
+    assert again.same_as(again.findings[group.signature]) == single.signature
+    assert again.same_as(again.findings[single.signature]) is None
+    assert again.findings[single.signature].targets == {TARGET, OTHER}
+    again.close()
+
+
 def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
     folder = CampaignFolder.open(tmp_path)
     folder.take(run(), result(TROUBLE))

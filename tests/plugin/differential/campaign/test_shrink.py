@@ -4,7 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nestscope.plugin.differential.campaign.shrink import Budget, Program, shrink
-from nestscope.sim.operations import RWXRC, Load, Map, Operation, Store, Unmap, permission_bits
+from nestscope.sim.events import Fork
+from nestscope.sim.operations import (
+    RWXRC,
+    Load,
+    Map,
+    Operation,
+    Store,
+    Together,
+    Unmap,
+    permission_bits,
+)
 
 ALL = permission_bits(RWXRC)
 NOISE: list[Operation] = [Load(1, n << 16) for n in range(40)]
@@ -74,3 +84,21 @@ def test_without_time_nothing_is_run() -> None:
         raise AssertionError("a program was run")
 
     assert shrink(NOISE, shows, Budget(tries=100, seconds=0.0)) == tuple(NOISE)
+
+
+def test_a_group_loses_what_is_not_needed_at_the_same_time() -> None:
+    first, second = Load(1, 0), Store(1, 0x10000, 5)
+    group = Together((first, Unmap(1, 0), second, Fork()))
+
+    def needs_both(candidate: Program) -> Program | None:
+        (only,) = candidate
+        both = isinstance(only, Together) and {first, second} <= set(only.operations)
+        return candidate if both else None
+
+    assert shrink((group,), needs_both, large()) == (Together((first, second)),)
+
+    def needs_one(candidate: Program) -> Program | None:
+        (only,) = candidate
+        return candidate if first in (only, *getattr(only, "operations", ())) else None
+
+    assert shrink((group,), needs_one, large()) == (first,)

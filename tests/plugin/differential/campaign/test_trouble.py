@@ -3,7 +3,7 @@
 import pytest
 
 from nestscope.decoders.compare import Difference
-from nestscope.plugin.differential.campaign.actions import action_of
+from nestscope.plugin.differential.campaign.actions import action_of, covers
 from nestscope.plugin.differential.campaign.trouble import (
     of_differences,
     of_failure,
@@ -99,6 +99,26 @@ def test_a_moved_host_page_has_the_place_of_its_tree() -> None:
 )
 def test_what_the_kernel_does_is_one_word(operation: Operation, action: str) -> None:
     assert action_of(operation) == action
+
+
+@pytest.mark.parametrize(
+    ("found", "same"),
+    [
+        ("d rmap: entry missing, after together access and discard", True),
+        ("d rmap: entry missing, after access", True),
+        ("d rmap: entry missing, after tlbie", False),
+        ("d rmap: entry missing, after together access and tlbie", False),
+        ("d leaves: leaf missing, after access", False),
+        ("oops kvmhv_insert_nest_rmap", False),
+    ],
+)
+def test_a_group_may_shrink_to_a_part_of_it_and_to_nothing_else(found: str, same: bool) -> None:
+    assert covers("d rmap: entry missing, after together access and discard", found) == same
+
+
+def test_what_has_no_action_covers_itself_alone() -> None:
+    assert covers("oops kvmhv_insert_nest_rmap", "oops kvmhv_insert_nest_rmap")
+    assert not covers("oops kvmhv_insert_nest_rmap", "oops kvmppc_unmap_pte")
 
 
 def test_two_causes_at_one_place_are_two_findings_and_one_cause_is_one() -> None:
