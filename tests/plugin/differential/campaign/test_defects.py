@@ -19,6 +19,8 @@ from nestscope.plugin.qemu.initramfs import build_agent
 from nestscope.plugin.qemu.kernels import FLAVOURS, fetch_kernel
 
 MINUTES = 5
+SHRINK_TRIES = 40
+"""Enough to see that it is shrunk at all; how far is for other tests."""
 NO_SUCH_CODE = {("rights-granted", "6.1-64k")}
 """There the compiler made other instructions of it, which no pattern is for: it is refused."""
 
@@ -45,7 +47,7 @@ def test_a_campaign_finds_it(kernel: str, machine: str, name: str, tmp_path: Pat
     started = time.monotonic()
     with (
         closing(CampaignFolder.open(tmp_path)) as folder,
-        closing(LocalPool(1, Options(defects=(name,)))) as pool,
+        closing(LocalPool(1, Options(defects=(name,), shrink_tries=SHRINK_TRIES))) as pool,
     ):
         campaign = Campaign(folder, pool, (target,), programs, limits)
         if (name, kernel) in NO_SUCH_CODE:
