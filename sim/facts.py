@@ -3,7 +3,31 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nestscope.sim.constants import PMD_SHIFT
+
+@dataclass(frozen=True, slots=True)
+class MemoryHabits:
+    """How the host's memory management treats private pages, where hosts differ.
+
+    `has_huge_pages`: transparent ones; not on QEMU's powernv machines, where the
+    kernel does not know the AP encoding of 2 MiB (`radix__has_transparent_hugepage`).
+    `split_to_zero_page`: of a huge page that is split, parts of zeros become the zero
+    page (since b1f202060afe, 6.12). `split_cleans`: mprotect makes only pages writable again
+    whose PTE is dirty, and those of a huge page that is mapped by base pages are clean
+    (6.1: mm/mprotect.c line 49, mm/huge_memory.c line 2255). `huge_stays_readonly`: it makes
+    no huge page writable again (6.1: mm/huge_memory.c line 1940). `reuses_last_part`:
+    after a fork the first write takes the last base page that is left of a huge page
+    as it is, and does not copy it (6.1: mm/memory.c line 3485).
+    """
+
+    has_huge_pages: bool = True
+    split_to_zero_page: bool = False
+    split_cleans: bool = False
+    huge_stays_readonly: bool = False
+    reuses_last_part: bool = False
+
+
+NO_HABITS = MemoryHabits()
+"""A host with huge pages that has none of the others, as 6.12 before b1f202060afe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +54,7 @@ class HostFacts:
     (CONFIG_HAVE_KVM_READONLY_MEM, which no architecture code for POWER selects:
     there the branches for read-only slots cannot be reached).
     `ages_by_reclaim`: pages are aged when they are to be reclaimed, as without DAMON.
-    `split_to_zero_page`: of a huge page that is split, parts of zeros become the zero
-    page (since b1f202060afe, 6.12).
+    `habits`: how its memory management treats private pages.
     """
 
     page_shift: int = 16
@@ -44,16 +67,7 @@ class HostFacts:
     reads_instructions: bool = False
     readonly_memslots: bool = False
     ages_by_reclaim: bool = False
-    split_to_zero_page: bool = False
-
-    @property
-    def transparent_huge_pages(self) -> bool:
-        """Whether faults bring huge pages: `radix__has_transparent_hugepage`.
-
-        It asks whether the host knows the AP encoding of 2 MiB; QEMU's powernv machines
-        do not tell one. What the VMM advises is taken there, too.
-        """
-        return PMD_SHIFT in self.tlbie_shifts
+    habits: MemoryHabits = NO_HABITS
 
 
 PLACES = (

@@ -27,6 +27,6 @@ def dissolve(memory: "HostPages", page: int, frame: int) -> Steps[None]:
         part = first + i
         memory.parts.pop(part, None)
         mapped = memory.pages.get(base + i) == part
-        if memory.split_to_zero_page and mapped and memory.is_zero(part):
+        if memory.habits.split_to_zero_page and mapped and memory.is_zero(part):
             memory.map_page(base + i, ZERO_FRAME)
     yield from memory.after(start, start + (1 << PMD_SHIFT))

@@ -6,6 +6,7 @@ fault finds that they are the VMM's alone, but for parts of a larger folio.
 
 from typing import TYPE_CHECKING
 
+from nestscope.sim.constants import PMD_SHIFT
 from nestscope.sim.frames import ZERO_FRAME
 from nestscope.sim.steps import Steps
 
@@ -40,22 +41,25 @@ def unshare(memory: "HostPages", page: int) -> Steps[int]:
 
     It is the old one where nobody else holds the folio: `wp_can_reuse_anon_folio`,
     `do_huge_pmd_wp_page`; the notifier is not called. A base page of a split huge page is
-    always copied (`wp_page_copy`), even the last one that is mapped: of a large folio
-    `wp_can_reuse_anon_folio` reuses nothing. (Linux 6.1 looks at `page_count` alone and
-    reuses the last one; the model does not follow it there.)
+    copied (`wp_page_copy`), but for the last one that is mapped where the host looks at the
+    references alone (`reuses_last_part`, `do_wp_page`).
     """
     frame, shift = memory.find(page)
-    if shift:
-        bits = shift - memory.page_shift
-        first = page >> bits << bits
-        memory.shared.difference_update(range(first, first + (1 << bits)))
-        return frame
-    if frame not in memory.parts:
-        memory.shared.discard(page)
-        return frame
+    if shift or frame not in memory.parts:
+        return memory.take(page)
+    if memory.habits.reuses_last_part and mapped_parts(memory, page, frame) == 1:
+        return memory.take(page)
     start = page << memory.page_shift
     yield from memory.before(start, start + memory.page_size)
     fresh = memory.new_page(page)
     memory.move_contents(frame, fresh)
     yield from memory.after(start, start + memory.page_size)
     return fresh
+
+
+def mapped_parts(memory: "HostPages", page: int, frame: int) -> int:
+    """Return how many parts of a huge page are mapped still; `frame`, at `page`, is one."""
+    first = memory.parts[frame]
+    base = page - (frame - first)
+    count = 1 << PMD_SHIFT - memory.page_shift
+    return sum(memory.pages.get(base + i) == first + i for i in range(count))

@@ -2,6 +2,7 @@
 
 from nestscope.sim.constants import PMD_SHIFT, PUD_SHIFT
 from nestscope.sim.folio import dissolve
+from nestscope.sim.fork import private_pages
 from nestscope.sim.frames import ZERO_FRAME
 from nestscope.sim.pages import HostPages
 from nestscope.sim.steps import Steps
@@ -30,7 +31,7 @@ class HostMemory(HostPages):
             first = self.huge[shift].pop(at >> shift)
             for frame in range(first, first + (1 << shift - self.page_shift)):
                 self.contents.pop(frame, None)
-        self.shared.difference_update(range(hva >> self.page_shift, end >> self.page_shift))
+        self.forget(range(hva >> self.page_shift, end >> self.page_shift))
         yield from self.after(hva, end)
 
     def migrate(self, hva: int, length: int, moved: int | None = None) -> Steps[None]:
@@ -52,16 +53,21 @@ class HostMemory(HostPages):
                 frame, shift = self.find(first + i)
             if frame != ZERO_FRAME:
                 if shift:
-                    yield from self.split(at & -1 << shift, shift)
+                    yield from self.split(at & -1 << shift, shift, dirty=True)
                 yield from dissolve(self, first + i, frame)
                 if self.pages[first + i] == ZERO_FRAME:
                     continue  # it held nothing but zeros
                 if moved is None or moved >> i & 1:
                     yield from self.before(at, at + self.page_size)
-                    shared = self.shared & {first + i}
-                    self.move_contents(frame, self.new_page(first + i))
-                    self.shared |= shared
+                    self.move_page(first + i, frame)
                     yield from self.after(at, at + self.page_size)
+
+    def move_page(self, page: int, frame: int) -> None:
+        """Move a base page; its PTE is as writable and as dirty as it was."""
+        kept = [known for known in (self.shared, self.readonly, self.clean) if page in known]
+        self.move_contents(frame, self.new_page(page))
+        for known in kept:
+            known.add(page)
 
     def age(self, hva: int, length: int, *, by_reclaim: bool) -> Steps[list[tuple[int, int]]]:
         """Return the ranges `(start, end)` of which the notifier is told to clear R.
@@ -79,7 +85,7 @@ class HostMemory(HostPages):
                 continue
             if by_reclaim:
                 if shift:
-                    yield from self.split(at & -1 << shift, shift)
+                    yield from self.split(at & -1 << shift, shift, dirty=True)
                 yield from dissolve(self, page, frame)
                 ranges.append((at, at + self.page_size))
             else:
@@ -134,14 +140,16 @@ class HostMemory(HostPages):
                 self.move_contents(old + i, first + (at >> self.page_shift) - base + i)
         self.huge.setdefault(shift, {})[hva >> shift] = first
         self.tables.difference_update(range(hva >> PMD_SHIFT, end >> PMD_SHIFT))
-        self.shared.difference_update(range(base, end >> self.page_shift))
+        self.forget(range(base, end >> self.page_shift))
         self.vmas.make_private(hva)
         yield from self.after(hva, end)
 
-    def split(self, hva: int, shift: int) -> Steps[None]:
+    def split(self, hva: int, shift: int, *, dirty: bool = False) -> Steps[None]:
         """Map a block by base pages; those of a huge page keep their frames.
 
-        `__split_huge_pmd`, which tells the notifier without a huge page, too.
+        `__split_huge_pmd`, which tells the notifier without a huge page, too. `dirty`:
+        their PTEs are as dirty as the huge one, as always where migration entries are
+        in between.
         """
         end = hva + (1 << shift)
         yield from self.before(hva, end)
@@ -150,6 +158,8 @@ class HostMemory(HostPages):
             for i in range(1 << shift - self.page_shift):
                 self.pages[(hva >> self.page_shift) + i] = first + i
                 self.parts[first + i] = first
+                if self.habits.split_cleans and not dirty:
+                    self.clean.add((hva >> self.page_shift) + i)
             self.tables.update(range(hva >> PMD_SHIFT, end >> PMD_SHIFT))
             if not self.huge[shift]:
                 del self.huge[shift]
@@ -178,9 +188,22 @@ class HostMemory(HostPages):
             pages = range(change.start >> self.page_shift, change.end >> self.page_shift)
             if writable:
                 self.protected.difference_update(pages)
+                self.leave_readonly(change.start, change.end)
             else:
                 self.protected.update(pages)
             yield from self.after(change.start, change.end)
+
+    def leave_readonly(self, start: int, end: int) -> None:
+        """Keep those pages of a VMA read-only that mprotect does not make writable.
+
+        `can_change_pte_writable`. Until their next write, which takes them as they are.
+        """
+        for page in private_pages(self, start, end):
+            huge = page not in self.pages
+            if self.habits.huge_stays_readonly if huge else page in self.clean:
+                self.readonly.add(page)
+            else:
+                self.readonly.discard(page)
 
 
 HUGE_SHIFTS = (PMD_SHIFT, PUD_SHIFT)

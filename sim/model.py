@@ -99,12 +99,7 @@ class Model:
         if self._kvm is not None:
             raise UnmodelledError("a second VM")
         facts = self.facts
-        memory = HostMemory(
-            facts.page_shift,
-            self._next_frame,
-            split_to_zero_page=facts.split_to_zero_page,
-            transparent_huge_pages=facts.transparent_huge_pages,
-        )
+        memory = HostMemory(facts.page_shift, self._next_frame, facts.habits)
         self._kvm = Kvm(facts, memory)
         self._kvm.mixed = self.mixed
         notifier.register(self._kvm)

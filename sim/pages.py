@@ -5,10 +5,11 @@ write). Private pages are base pages, or parts of a huge page: where the model i
 told so (`collapse`), or where a fault may bring one (`fault_huge`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from nestscope.sim.constants import PMD_SHIFT
+from nestscope.sim.facts import NO_HABITS, MemoryHabits
 from nestscope.sim.fork import unshare
 from nestscope.sim.frames import ZERO_FRAME, Frames
 from nestscope.sim.steps import Steps
@@ -32,24 +33,27 @@ class HostPages(Frames):
 
     `pages`: frames of base pages, by hva >> page_shift. `huge[shift]`: first
     frames of huge pages, by hva >> shift. `protected`: pages that the VMM made
-    read-only. `shared`: private pages that fork made read-only. `tables`: blocks
-    (hva >> 21) with a table of base pages, which stays when the pages go.
+    read-only. `shared`: private pages that fork made read-only. `readonly`: private
+    pages that nobody shares and that are read-only nevertheless. `clean`: private pages
+    whose PTE has C clear, which is known only where it matters (`split_cleans`).
+    `tables`: blocks (hva >> 21) with a table of base pages, which stays when the pages go.
     `huge_refused`: faults to come that find no memory for a huge page. `parts`: frames of
     a huge page that is mapped by base pages, with its first frame. Methods that change
     translations are paths (`sim.steps`): the notifier runs before and after them.
     """
 
     __slots__ = (
+        "clean",
+        "habits",
         "huge",
         "huge_refused",
         "notifier",
         "pages",
         "parts",
         "protected",
+        "readonly",
         "shared",
-        "split_to_zero_page",
         "tables",
-        "transparent_huge_pages",
         "vmas",
     )
 
@@ -57,17 +61,16 @@ class HostPages(Frames):
         self,
         page_shift: int,
         first_frame: int = ZERO_FRAME + 1,
-        *,
-        split_to_zero_page: bool = False,
-        transparent_huge_pages: bool = True,
+        habits: MemoryHabits = NO_HABITS,
     ) -> None:
         super().__init__(page_shift, first_frame)
-        self.transparent_huge_pages = transparent_huge_pages
-        self.split_to_zero_page = split_to_zero_page
+        self.habits = habits
         self.pages: dict[int, int] = {}
         self.huge: dict[int, dict[int, int]] = {}
         self.protected: set[int] = set()
         self.shared: set[int] = set()
+        self.readonly: set[int] = set()
+        self.clean: set[int] = set()
         self.parts: dict[int, int] = {}
         self.vmas = Vmas()
         self.tables: set[int] = set()
@@ -107,9 +110,9 @@ class HostPages(Frames):
         frame = self.pages.get(page)
         if frame is None and self.huge:
             frame = self.find(page)[0]
-        if not frame or frame == ZERO_FRAME or page in self.protected or page in self.shared:
+        if not frame or frame == ZERO_FRAME or page in self.protected:
             return 0
-        return frame
+        return 0 if page in self.shared or page in self.readonly else frame
 
     def write_fault(self, page: int) -> Steps[int]:
         """Return the private frame of `page`, 0 (-EFAULT) if it is protected.
@@ -122,6 +125,8 @@ class HostPages(Frames):
             return frame
         if page in self.shared:
             return (yield from unshare(self, page))
+        if page in self.readonly:
+            return self.take(page)
         if self.pages.get(page) != ZERO_FRAME:
             return self.fault_huge(page) or self.new_page(page)
         start = page << self.page_shift
@@ -129,6 +134,23 @@ class HostPages(Frames):
         frame = self.new_page(page)
         yield from self.after(start, start + self.page_size)
         return frame
+
+    def take(self, page: int) -> int:
+        """Make a page that is the VMM's alone writable and dirty; return its frame.
+
+        `wp_page_reuse`, `do_huge_pmd_wp_page`: no notifier is called.
+        """
+        frame, shift = self.find(page)
+        bits = shift - self.page_shift if shift else 0
+        first = page >> bits << bits
+        self.forget(range(first, first + (1 << bits)))
+        return frame
+
+    def forget(self, pages: Iterable[int]) -> None:
+        """Know nothing of why pages could not be written: they went, or are fresh."""
+        for known in (self.shared, self.readonly, self.clean):
+            if known:
+                known.difference_update(pages)
 
     def new_page(self, page: int) -> int:
         """Back a page with a fresh frame."""
@@ -139,7 +161,7 @@ class HostPages(Frames):
     def map_page(self, page: int, frame: int) -> int:
         """Map a base page; return its frame. Its table comes with the first one."""
         self.pages[page] = frame
-        self.shared.discard(page)
+        self.forget((page,))
         if frame != ZERO_FRAME:
             self.vmas.make_private(page << self.page_shift)
         self.tables.add(page >> PMD_SHIFT - self.page_shift)
@@ -152,9 +174,9 @@ class HostPages(Frames):
         use no huge zero page, so that a read brings a private page, too.
         """
         block = page >> PMD_SHIFT - self.page_shift
-        if block in self.tables or not self.vmas.allows_huge(block << PMD_SHIFT):
+        if block in self.tables or not self.habits.has_huge_pages:
             return 0
-        if not self.transparent_huge_pages:
+        if not self.vmas.allows_huge(block << PMD_SHIFT):
             return 0
         if self.huge_refused:
             self.huge_refused -= 1
@@ -206,6 +228,7 @@ class HostPages(Frames):
                 frame = yield from self.write_fault(page)
                 if not frame:
                     return False
+            self.clean.discard(page)
             self.write_frame(frame, offset, data[done : done + part])
             done += part
         return True

@@ -14,7 +14,7 @@ from nestscope.plugin.differential.runner import Comparison
 from nestscope.plugin.mi.memory import GdbMemory
 from nestscope.plugin.mi.session import GdbSession
 from nestscope.plugin.qemu.lab import Lab
-from nestscope.sim.facts import HostFacts
+from nestscope.sim.facts import HostFacts, MemoryHabits
 from nestscope.sim.guest import Guest
 from nestscope.sim.layout import LAYOUT
 from nestscope.sim.model import Model
@@ -84,7 +84,7 @@ def host_facts(lab: Lab, kernel: Kernel) -> HostFacts:
         LabError: if the lab has a VM already and was not probed before.
     """
     bare_metal = lab.machine.bare_metal
-    hello, split = lab.agent.must(["hello", "splitzero"])
+    hello, habits = lab.agent.must(["hello", "habits"])
     return HostFacts(
         page_shift=kernel.page_shift,
         rc_by_hardware=lab.behaviour.sets_rc,
@@ -95,7 +95,13 @@ def host_facts(lab: Lab, kernel: Kernel) -> HostFacts:
         pseries=not bare_metal,
         release=kernel.release,
         ages_by_reclaim=not hello["damon"],
-        split_to_zero_page=bool(split["zero"]),
+        habits=MemoryHabits(
+            has_huge_pages=bool(habits["huge"]),
+            split_to_zero_page=bool(habits["zero"]),
+            split_cleans=bool(habits["clean"]),
+            huge_stays_readonly=bool(habits["readonly"]),
+            reuses_last_part=bool(habits["last"]),
+        ),
     )
 
 

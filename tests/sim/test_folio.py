@@ -3,6 +3,7 @@
 import pytest
 
 from nestscope.sim.constants import PMD_SHIFT
+from nestscope.sim.facts import MemoryHabits
 from nestscope.sim.frames import ZERO_FRAME
 from nestscope.sim.hostmm import HostMemory
 from nestscope.sim.steps import drain
@@ -14,7 +15,7 @@ WRITTEN, ZEROS, MOVED = 0, 3, 5
 
 def split_by_migration(*, split_to_zero_page: bool) -> HostMemory:
     """Write to two parts of a huge page and to none of the others, then move one of the two."""
-    memory = HostMemory(16, split_to_zero_page=split_to_zero_page)
+    memory = HostMemory(16, habits=MemoryHabits(split_to_zero_page=split_to_zero_page))
     memory.vmas.map(START, START + BLOCK)
     drain(memory.advise_huge(START, BLOCK, on=True))
     for part in (WRITTEN, MOVED):
@@ -45,7 +46,7 @@ def test_a_part_of_zeros_is_the_zero_page_only_where_the_kernel_makes_it_so(
 
 def test_a_part_of_zeros_that_is_to_be_moved_itself_becomes_the_zero_page() -> None:
     memory = split_by_migration(split_to_zero_page=True)
-    fresh = HostMemory(16, split_to_zero_page=True)
+    fresh = HostMemory(16, habits=MemoryHabits(split_to_zero_page=True))
     fresh.vmas.map(START, START + BLOCK)
     drain(fresh.advise_huge(START, BLOCK, on=True))
     drain(fresh.write(START, b"x"))

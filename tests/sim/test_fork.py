@@ -1,5 +1,8 @@
 """After a fork: pages are read-only, whoever is told, and what the next write does."""
 
+import pytest
+
+from nestscope.sim.facts import MemoryHabits
 from nestscope.sim.fork import fork
 from nestscope.sim.frames import ZERO_FRAME
 from nestscope.sim.hostmm import HostMemory
@@ -90,3 +93,21 @@ def test_a_page_that_went_or_was_replaced_is_shared_no_longer() -> None:
     drain(fork(memory))
     drain(memory.remap(page << 16, PAGE))
     assert memory.private_frame(page) not in (0, ZERO_FRAME)
+
+
+@pytest.mark.parametrize("reuses", [True, False])
+def test_the_last_part_of_a_huge_page_is_reused_only_on_hosts_that_do_that(reuses: bool) -> None:
+    memory, told = allowed()
+    memory.habits = MemoryHabits(reuses_last_part=reuses)
+    drain(memory.write(START + PAGE, b"a"))
+    drain(memory.split(START, 21))
+    drain(memory.discard(START + 2 * PAGE, BLOCK - 2 * PAGE))
+    old = [memory.find(FIRST + part)[0] for part in (0, 1)]
+    drain(fork(memory))
+    drain(memory.write(START, b"b"))
+    assert memory.find(FIRST)[0] != old[0], "its sibling holds the folio"
+    told.calls.clear()
+    drain(memory.write(START + PAGE + 1, b"c"))
+    assert (memory.find(FIRST + 1)[0] == old[1]) == reuses
+    assert told.calls == ([] if reuses else [(START + PAGE, START + 2 * PAGE)])
+    assert memory.read(START + PAGE, 2) == b"ac"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from nestscope.sim.constants import PMD_SHIFT
 from nestscope.sim.errors import UnmodelledError
 from nestscope.sim.events import AdviseHuge
-from nestscope.sim.facts import HostFacts, Observations
+from nestscope.sim.facts import MemoryHabits, Observations
 from nestscope.sim.frames import ZERO_FRAME
 from nestscope.sim.hostmm import HostMemory
 from nestscope.sim.layout import LAYOUT
@@ -38,20 +38,18 @@ def test_a_write_to_an_empty_block_brings_one_huge_page_and_tells_nobody(page_sh
     assert memory.read(START + 0x30000, 2) == b"x\0"
 
 
+def test_a_host_without_huge_pages_brings_base_pages() -> None:
+    memory, _ = allowed()
+    memory.habits = MemoryHabits(has_huge_pages=False)
+    drain(memory.write(START, b"x"))
+    assert memory.find(START >> 16)[1] == 0
+    assert memory.find((START >> 16) + 1) == (0, 0)
+
+
 def test_reading_an_empty_block_brings_a_private_huge_page() -> None:
     memory, _ = allowed()
     assert memory.read(START, 1) == b"\0"
     assert memory.private_frame(START >> 16) not in (0, ZERO_FRAME)
-
-
-def test_a_host_that_knows_no_encoding_of_2m_brings_none() -> None:
-    assert HostFacts(tlbie_shifts=frozenset({12, 16, 21, 30})).transparent_huge_pages
-    assert not HostFacts(tlbie_shifts=frozenset({12, 16})).transparent_huge_pages
-    memory = HostMemory(16, transparent_huge_pages=False)
-    memory.vmas.map(START, START + 4 * BLOCK)
-    drain(memory.advise_huge(START, BLOCK, on=True))
-    drain(memory.write(START, b"x"))
-    assert memory.find(START + 0x10000 >> 16) == (0, 0)
 
 
 def test_beyond_what_was_allowed_there_are_base_pages() -> None:

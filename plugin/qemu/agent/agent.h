@@ -84,12 +84,15 @@ void do_remap(const struct command *c);
 void do_fork(const struct command *c);
 
 /* thp.c: huge pages that faults bring. */
+#define THP "/sys/kernel/mm/transparent_hugepage/"
 #define LRU_GEN "/sys/kernel/mm/lru_gen/enabled"
 void tune(const char *path, const char *value);
 void thp_settle(void);
 void do_thp(const struct command *c);
 void do_hugerefused(const struct command *c);
-void do_splitzero(const struct command *c);
+
+/* habits.c: what this kernel does where several ways are right. */
+void do_habits(const struct command *c);
 
 /* age.c: the host looks whether pages were used. */
 int has_damon(void);

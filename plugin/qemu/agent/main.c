@@ -31,7 +31,8 @@
  *                                        a huge page comes, or becomes base pages
  *     thp GPA LEN ON                     madvise: allow huge pages, or forbid them
  *     fork                               a child comes and goes: pages stay read-only
- *     splitzero                          zero: parts of zeros become the zero page in a split
+ *     habits                             how the kernel treats private pages: huge zero clean
+ *                                        readonly last, as habits.c says
  *     hugerefused                        count: faults since that found no huge page
  *     protect GPA LEN WRITABLE           mprotect
  *     migrate GPA LEN | remap GPA LEN    the same contents in other host pages
@@ -120,7 +121,7 @@ static const struct {
 	{ "begin", do_begin }, { "ended", do_ended },
 	{ "listing", do_listing }, { "destroy", do_destroy }, { "dmesg", do_dmesg },
 	{ "crash", do_crash }, { "storm", do_storm }, { "thp", do_thp },
-	{ "hugerefused", do_hugerefused }, { "splitzero", do_splitzero }, { "fork", do_fork },
+	{ "hugerefused", do_hugerefused }, { "habits", do_habits }, { "fork", do_fork },
 };
 
 void execute(const struct command *c)

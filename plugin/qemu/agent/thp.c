@@ -10,10 +10,6 @@
 
 #include "agent.h"
 
-#ifndef MADV_SOFT_OFFLINE
-#define MADV_SOFT_OFFLINE 101
-#endif
-#define THP "/sys/kernel/mm/transparent_hugepage/"
 
 void tune(const char *path, const char *value)
 {
@@ -77,53 +73,6 @@ void do_thp(const struct command *c)
 		reply_error(bad ? "arguments" : "no-slot", bad ? EINVAL : EFAULT);
 	else
 		reply_result(madvise(at, length, on ? MADV_HUGEPAGE : MADV_NOHUGEPAGE));
-}
-
-/* The frame behind a page, 0 without one. */
-static uint64_t frame_of(const void *at)
-{
-	uint64_t entry = 0;
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return 0;
-	if (pread(fd, &entry, sizeof(entry),
-		  (uintptr_t)at / sysconf(_SC_PAGESIZE) * sizeof(entry)) != sizeof(entry))
-		entry = 0;
-	close(fd);
-	return entry >> 63 ? entry & ((1UL << 55) - 1) : 0;
-}
-
-/*
- * splitzero: a huge page, written to in its first part only, is split by the migration of that
- * part. zero=1 if the last part then is the zero page, which a read of fresh memory shows.
- */
-void do_splitzero(const struct command *c)
-{
-	static uint64_t answer = 2;
-	uint64_t size = 2UL << 20, page = sysconf(_SC_PAGESIZE);
-	unsigned char *memory, *huge, *fresh;
-
-	(void)c;
-	if (answer < 2) {
-		reply("ok zero=%lu", answer);
-		return;
-	}
-	memory = mmap(NULL, 3 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (memory == MAP_FAILED) {
-		reply_error("memory", errno);
-		return;
-	}
-	huge = (unsigned char *)(((uintptr_t)memory + size - 1) & -size);
-	fresh = huge + size;
-	madvise(huge, size, MADV_HUGEPAGE);
-	madvise(fresh, page, MADV_NOHUGEPAGE);
-	*(volatile unsigned char *)huge = 1;
-	(void)*(volatile unsigned char *)fresh;
-	madvise(huge, page, MADV_SOFT_OFFLINE);
-	answer = frame_of(fresh) && frame_of(huge + size - page) == frame_of(fresh);
-	munmap(memory, 3 * size);
-	reply("ok zero=%lu", answer);
 }
 
 /* hugerefused: how many since this was last asked. */
