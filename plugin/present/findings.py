@@ -23,7 +23,9 @@ _CONSEQUENCES = {rule.id: rule.consequence for rule in RULES}
 _INDENT = (0, 0, 0, 2)
 _DEEPER = (0, 0, 0, 4)
 _SHOWN = 20
-_MEMBERS = ("kvm", "memslot", "gfn", "l1_lpid", "n_gpa", "address")
+FINDING_MEMBERS = ("kvm", "memslot", "gfn", "l1_lpid", "n_gpa", "address")
+"""Members of a finding that say where it is, in the order in which they are shown."""
+"""Members of a finding that say where it is, in the order in which they are shown."""
 
 
 def findings_document(state: State, found: Sequence[Finding]) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def finding_document(finding: Finding) -> dict[str, Any]:
         "severity": finding.severity,
         "message": f"{finding.name}: {finding.message}",
     }
-    for name in _MEMBERS:
+    for name in FINDING_MEMBERS:
         value = getattr(finding, name)
         if value is not None:
             members[name] = hex(value) if name in _ADDRESSES else value
@@ -87,7 +89,7 @@ def _rule(found: list[Finding]) -> RenderableType:
 
 def finding_places(finding: Finding) -> Iterator[str]:
     """Yield where a finding is: the members that apply, with their names."""
-    for name in _MEMBERS:
+    for name in FINDING_MEMBERS:
         value = getattr(finding, name)
         if value is not None:
             shown = value if name in {"memslot", "l1_lpid"} else hex(value)

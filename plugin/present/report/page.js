@@ -3,7 +3,7 @@
 const search = document.getElementById("search");
 const hits = document.getElementById("hits");
 const rows = [...document.querySelectorAll("[data-row]")].map(
-  (row) => [row, row.textContent.toLowerCase()]);
+  (row) => [row, `${row.textContent} ${row.dataset.words ?? ""}`.toLowerCase()]);
 
 function show() {
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);

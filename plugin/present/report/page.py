@@ -3,21 +3,26 @@
 What the page says is gathered here as plain values; `page.html` lays it out.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from nestscope.decoders.audit.audit import RULES
+from nestscope.decoders.audit.finding import ERROR, INFO, WARNING
 from nestscope.decoders.compare import Difference
 from nestscope.decoders.state import Leaves, Memslot, NestedGuest, State, Vm
 from nestscope.decoders.words.pte import PTE_C, PTE_R, permissions, real_address
+from nestscope.plugin.present.findings import FINDING_MEMBERS
 from nestscope.plugin.present.heatmap import LENGTHS, length_class
 from nestscope.plugin.present.occupancy import occupancy
-from nestscope.plugin.present.units import count, size
+from nestscope.plugin.present.units import count, counted, size
 
 _MAP_COLUMNS = 128
 _MAP_ROWS = 32
@@ -25,11 +30,15 @@ _MAP_ROWS = 32
 
 @dataclass(frozen=True)
 class Limits:
-    """How many rows of each kind are listed; the page says how many it left out."""
+    """How many rows of each kind are listed; the page says how many it left out.
+
+    `entries` is for each chain, `findings` for each rule, `leaves` for each tree.
+    """
 
     chains: int = 2000
     entries: int = 64
     leaves: int = 1000
+    findings: int = 200
     differences: int = 1000
 
 
@@ -57,11 +66,13 @@ def report_page(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["grouped"] = count
+    environment.filters["marked"] = _marked
     return environment.get_template("page.html").render(
         state=state,
         page_size="unknown" if shift is None else size(1 << shift),
         made=made,
-        findings=findings,
+        verdict=_verdict(findings),
+        rules=[_rule(id_, list(same), limits) for id_, same in _by_rule(findings)],
         vms=[_vm(vm, shift, limits) for vm in state.vms],
         differences=None if differences is None else list(differences[: limits.differences]),
         more_differences=max(0, len(differences or ()) - limits.differences),
@@ -75,6 +86,54 @@ def report_page(
 def _own_file(name: str) -> Markup:
     """Return a file of this folder, which needs no escaping."""
     return Markup((files("nestscope.plugin.present") / "report" / name).read_text("utf-8"))
+
+
+def _marked(text: str) -> Markup:
+    """Return text with its `names` set as code."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if at % 2 else part for at, part in enumerate(parts)
+    )
+
+
+def _verdict(findings: Sequence[dict[str, Any]]) -> str:
+    """Return how many findings of each severity there are."""
+    kinds = Counter(finding["severity"] for finding in findings)
+    told = [
+        counted(kinds[ERROR], "error"),
+        counted(kinds[WARNING], "warning"),
+        f"{count(kinds[INFO])} worth knowing",
+    ]
+    return ", ".join(told)
+
+
+def _by_rule(findings: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+    return groupby(findings, key=itemgetter("rule"))
+
+
+def _rule(id_: str, findings: list[dict[str, Any]], limits: Limits) -> dict[str, Any]:
+    """Return the findings of one rule, with its name and what comes of it."""
+    rule = next((each for each in RULES if each.id == id_), None)
+    name = "" if rule is None else rule.name
+    return {
+        "id": id_,
+        "name": name,
+        "severity": findings[0]["severity"],
+        "consequence": "" if rule is None else rule.consequence,
+        "findings": [
+            {"message": each["message"].removeprefix(f"{name}: "), "place": _where(each)}
+            for each in findings[: limits.findings]
+        ],
+        "more": max(0, len(findings) - limits.findings),
+    }
+
+
+def _where(finding: dict[str, Any]) -> str:
+    """Return the members that say where a finding is."""
+    shown = {name: finding[name] for name in FINDING_MEMBERS if name in finding}
+    if "gfn" in shown:
+        shown["gfn"] = hex(shown["gfn"])
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
 def _length_names() -> list[str]:

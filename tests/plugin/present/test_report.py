@@ -56,7 +56,11 @@ def test_it_holds_the_chains_the_nested_guests_and_the_findings_of_the_sample() 
     for guest in state.vms[0].nested:
         assert f"<td>{guest.shadow_pgtable:#x}</td>" in page
     assert page.count('class="chain"') == len(state.vms[0].memslots[0].rmap)
-    assert page.count('class="error"') == sum(each.severity == "error" for each in findings)
+    audit = page.partition('<section id="findings">')[2].partition("</section>")[0]
+    assert audit.count("<li data-row") == len(findings)
+    assert [rule in audit for rule in ("I5.zero-entry", "I5.duplicate", "rmap.stale")] == [True] * 3
+    assert "5 errors, 0 warnings, 1 worth knowing" in audit
+    assert "Why it matters: <code>for_each_nest_rmap_safe</code> takes" in audit
 
 
 def test_what_memory_says_is_text_and_never_markup() -> None:
@@ -72,6 +76,18 @@ def test_rows_over_the_limit_are_counted_and_not_listed() -> None:
     assert "90 more chains" in page
 
 
+def test_findings_over_the_limit_are_counted_for_each_rule() -> None:
+    finding = {"rule": "I1.entry", "severity": "error", "message": "name: <what>", "gfn": 16}
+    others = {"rule": "I9.new", "severity": "warning", "message": "of a later release"}
+    page = report_page(
+        state_of("x", Chains()), [finding] * 30 + [others], made="now", limits=Limits(findings=4)
+    )
+    assert page.count("<li data-row") == 5
+    assert "26 more are not listed here" in page
+    assert "30 errors, 1 warning, 0 worth knowing" in page
+    assert "name: &lt;what&gt; <small>gfn 0x10</small>" in page
+
+
 def test_the_difference_to_a_second_source_is_listed() -> None:
     same = sample_page(differences=[], other="before.elf")
     differs = sample_page(differences=[Difference("vms[0].lpid", "1", "2")], other="before.elf")
@@ -81,22 +97,23 @@ def test_the_difference_to_a_second_source_is_listed() -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
-def test_a_browser_draws_it_and_its_search_keeps_what_matches(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sought", ["0x1234567a0000", "I5.duplicate"], ids=["an address", "a rule"])
+def test_a_browser_draws_it_and_its_search_keeps_what_matches(tmp_path: Path, sought: str) -> None:
     path = tmp_path / "report.html"
     path.write_text(sample_page())
     arguments = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"]
     arguments += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000"]
     dom = subprocess.run(
-        [*arguments, "--dump-dom", f"{path.as_uri()}#q=0x1234567a0000"],
+        [*arguments, "--dump-dom", f"{path.as_uri()}#q={sought}"],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     ).stdout
-    rows = re.findall(r"<(?:tr|div)[^>]*data-row[^>]*>.*?</(?:tr|div)>", dom, re.DOTALL)
+    rows = re.findall(r"<(?:tr|div|li)[^>]*data-row[^>]*>.*?</(?:tr|div|li)>", dom, re.DOTALL)
     shown = [row for row in rows if "hidden" not in row.split(">", 1)[0]]
     assert rows
     assert shown
-    assert all("0x1234567a0000" in row for row in shown)
-    assert sum("0x1234567a0000" in row for row in rows) == len(shown)
+    assert all(sought in row for row in shown)
+    assert sum(sought in row for row in rows) == len(shown)
     assert f"{len(shown)} of {len(rows)} rows" in dom
