@@ -112,7 +112,7 @@ def _memslots(state: StateView) -> Iterator[tuple[VmView, int]]:
 def _entries(view: VmView, number: int) -> tuple[Numbers, Places, Places]:
     """Return of each entry of a memslot: its word, its chain's place, its place in the chain."""
     count = view.vm.memslots[number].rmap.index["count"].astype(np.int64)
-    words = view.entries.word[view.entries.slot == number]
-    chain = np.repeat(np.arange(len(count)), count)
+    words = view.entries.word[view.entries_of(number)]
+    chain = view.chain_of_entries(number)
     position = np.arange(len(words)) - np.repeat(np.cumsum(count) - count, count)
     return words, chain, position

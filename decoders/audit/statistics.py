@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nestscope.decoders.audit.view import Flags, Places, StateView, VmView
+from nestscope.decoders.audit.view import StateView, VmView
 from nestscope.decoders.state import FORM_LIST, State
 from nestscope.decoders.words.rmap import RMAP_NESTED_SIZE
 
@@ -47,23 +47,6 @@ def statistics_of(state: StateView) -> list[SlotStatistics]:
     return [_of_slot(view, number) for view in state.vms for number in range(len(view.vm.memslots))]
 
 
-def stale_entries(view: VmView) -> Flags:
-    """Say of each entry of a VM whether it is stale.
-
-    An entry is in use if the nested guest has a shadow leaf at its n_gpa that maps the
-    page of the entry's host leaf.
-    """
-    stale = np.ones(len(view.entries.word), np.bool_)
-    stale[view.pairs.entry[view.pairs.same_page]] = False
-    return stale
-
-
-def chain_of_entries(view: VmView, number: int) -> Places:
-    """Return, entry by entry of a memslot, the place of its chain."""
-    count = view.vm.memslots[number].rmap.index["count"].astype(np.int64)
-    return np.repeat(np.arange(len(count)), count)
-
-
 def _of_slot(view: VmView, number: int) -> SlotStatistics:
     slot = view.vm.memslots[number]
     index = slot.rmap.index
@@ -71,8 +54,8 @@ def _of_slot(view: VmView, number: int) -> SlotStatistics:
     nodes = np.where(index["form"] == FORM_LIST, np.maximum(count - 1, 0), 0)
     stale = stale_bytes = None
     if not (view.host_gaps or view.nested_gaps or view.rmap_gaps):
-        mine = stale_entries(view)[view.entries.slot == number]
-        live = np.bincount(chain_of_entries(view, number)[~mine], minlength=len(count))
+        mine = view.stale[view.entries_of(number)]
+        live = np.bincount(view.chain_of_entries(number)[~mine], minlength=len(count))
         stale = int(np.count_nonzero(mine))
         # A chain of n entries has n-1 nodes.
         held = np.minimum(nodes, nodes - np.maximum(live - 1, 0))

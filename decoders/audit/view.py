@@ -96,6 +96,27 @@ class VmView:
             slots.append(np.full(len(rows), number, np.int64))
         return EntryColumns(_joined(words), _joined(gfns), _joined_places(slots))
 
+    def entries_of(self, number: int) -> slice:
+        """Return where the entries of a memslot (its place) are in `entries`."""
+        first, end = np.searchsorted(self.entries.slot, (number, number + 1)).tolist()
+        return slice(first, end)
+
+    def chain_of_entries(self, number: int) -> Places:
+        """Return, entry by entry of a memslot, the place of its chain."""
+        count = self.vm.memslots[number].rmap.index["count"].astype(np.int64)
+        return np.repeat(np.arange(len(count)), count)
+
+    @cached_property
+    def stale(self) -> Flags:
+        """Say of each entry whether it is stale.
+
+        An entry is in use if the nested guest has a shadow leaf at its n_gpa that maps
+        the page of the entry's host leaf.
+        """
+        stale = np.ones(len(self.entries.word), np.bool_)
+        stale[self.pairs.entry[self.pairs.same_page]] = False
+        return stale
+
     @cached_property
     def leaves(self) -> LeafColumns:
         """Every shadow leaf, in the order of `guests`."""

@@ -1,0 +1,48 @@
+"""Rules about host leaves, against a loop over memslots and leaves."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nestscope.decoders.audit.audit import audit
+from nestscope.decoders.state import Chains
+from tests.sim.states import RWXRC, slot, state, vm
+
+PAGE_SHIFT = 16
+
+slots = st.lists(
+    st.builds(
+        lambda first, npages, flags: replace(
+            slot(), base_gfn=first, npages=npages, flags=flags, rmap=Chains()
+        ),
+        st.integers(0, 160),
+        st.integers(1, 160),
+        st.sampled_from((0, 1, 2, 3, None)),
+    ),
+    max_size=5,
+)
+leaves = st.sets(st.integers(0, 9), max_size=6).flatmap(
+    lambda blocks: st.tuples(
+        *(
+            st.sampled_from((16, 21)).map(lambda shift, at=block << 21: (at, shift, RWXRC | at))
+            for block in sorted(blocks)
+        )
+    )
+)
+
+
+@given(slots, leaves)
+def test_a_huge_leaf_that_begins_in_a_logging_memslot_is_told(memslots, host) -> None:
+    known = state(vm(host=host, memslots=memslots))
+    told = {each.gfn for each in audit(known) if each.rule == "host.huge-while-logging"}
+    assert told == {
+        address >> PAGE_SHIFT
+        for address, shift, _ in host
+        if shift > PAGE_SHIFT
+        and any(
+            (each.flags or 0) & 1
+            and each.base_gfn <= address >> PAGE_SHIFT < each.base_gfn + each.npages
+            for each in memslots
+        )
+    }
