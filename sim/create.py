@@ -53,10 +53,10 @@ def create_pte(  # noqa: PLR0912  the kernel's own sequence of checks
             return -ENOMEM
         tree.pud_tables.add(block)
     if tree.pud_leaves and (old := tree.pud_leaves.get(giant)) is not None:
-        if shift == PUD_SHIFT:
+        if shift == PUD_SHIFT and not replaces(kvm, old, pte, entry):
             tree.pud_leaves[giant] = merged_pte(kvm, old, pte, PUD_SHIFT)
             return 0
-        if not new_pmd:
+        if shift < PUD_SHIFT and not new_pmd:
             return -EAGAIN  # a table was there a moment ago: somebody else put the leaf in
         unmap_pte(kvm, tree, giant << PUD_SHIFT, PUD_SHIFT)
     if shift == PUD_SHIFT:
@@ -68,10 +68,10 @@ def create_pte(  # noqa: PLR0912  the kernel's own sequence of checks
             return -ENOMEM
         tree.pmd_tables.add(giant)
     if tree.pmd_leaves and (old := tree.pmd_leaves.get(large)) is not None:
-        if shift == PMD_SHIFT:
+        if shift == PMD_SHIFT and not replaces(kvm, old, pte, entry):
             tree.pmd_leaves[large] = merged_pte(kvm, old, pte, PMD_SHIFT)
             return 0
-        if not new_pte:
+        if shift < PMD_SHIFT and not new_pte:
             return -EAGAIN
         unmap_pte(kvm, tree, large << PMD_SHIFT, PMD_SHIFT)
     if shift == PMD_SHIFT:
@@ -83,7 +83,8 @@ def create_pte(  # noqa: PLR0912  the kernel's own sequence of checks
             return -ENOMEM
         tree.pte_tables.add(large)
     key = address >> tree.page_shift
-    if (old := tree.ptes.get(key)) is not None:
+    old = tree.ptes.get(key)
+    if old is not None and not replaces(kvm, old, pte, entry):
         tree.ptes[key] = merged_pte(kvm, old, pte, tree.page_shift)
         return 0
     return set_leaf(kvm, tree.ptes, key, pte, entry)
@@ -100,8 +101,13 @@ def set_leaf(kvm: Kvm, leaves: dict[int, int], key: int, pte: int, entry: Entry 
             raise HostDamageError(
                 "0003", f"the rmap array of slot {memslot.id} is written {-index} words before it"
             )
-        rmap.insert(memslot.rmap, index, word)
+        rmap.insert(memslot.rmap, index, word, whole="0001" in kvm.facts.mended)
     return 0
+
+
+def replaces(kvm: Kvm, old: int, new: int, entry: Entry | None) -> bool:
+    """Say whether a shadow leaf of another host page is replaced: finding 0002, mended."""
+    return "0002" in kvm.facts.mended and entry is not None and bool((old ^ new) & PTE_RPN)
 
 
 def merged_pte(kvm: Kvm, old: int, new: int, shift: int) -> int:

@@ -55,6 +55,8 @@ class HostFacts:
     there the branches for read-only slots cannot be reached).
     `ages_by_reclaim`: pages are aged when they are to be reclaimed, as without DAMON.
     `habits`: how its memory management treats private pages.
+    `mended`: numbers of the findings (`MENDABLE`) that this kernel does not have: the model
+    then does what each account says under "What would mend it".
     """
 
     page_shift: int = 16
@@ -68,7 +70,11 @@ class HostFacts:
     readonly_memslots: bool = False
     ages_by_reclaim: bool = False
     habits: MemoryHabits = NO_HABITS
+    mended: frozenset[str] = frozenset()
 
+
+MENDABLE = ("0001", "0002", "0003", "0006", "0007", "0010")
+"""Findings of docs/findings whose mending changes what the model predicts."""
 
 PLACES = (
     "nested_guest",

@@ -91,12 +91,16 @@ def leaf_shift(kvm: Kvm, memslot: Memslot, gpa: int, hva: int, host_shift: int) 
 
     As large as the host page if guest and host virtual address agree below that
     size and dirty pages are not logged, else a base page. Whether the leaf lies in the
-    slot is not asked (finding 0003).
+    slot is not asked (finding 0003; `mended`: it is).
     """
     if host_shift not in HUGE_SHIFTS or memslot.flags & KVM_MEM_LOG_DIRTY_PAGES:
         return kvm.page_shift
     size = 1 << host_shift
     if (gpa ^ hva) & (size - (1 << kvm.page_shift)):
+        return kvm.page_shift
+    first, pages = (gpa & -size) >> kvm.page_shift, size >> kvm.page_shift
+    outside = first < memslot.base_gfn or first + pages > memslot.base_gfn + memslot.npages
+    if outside and "0003" in kvm.facts.mended:
         return kvm.page_shift
     return host_shift
 

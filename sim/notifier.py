@@ -90,7 +90,8 @@ def age_range(kvm: Kvm, start: int, end: int) -> bool:
 
     `kvm_mmu_notifier_clear_young` with `kvm_age_radix`, transition 19. Returns
     whether any R was set. Only the chain of the gfn itself is looked at: for a huge
-    leaf that is the one that counts only if the gfn is the first of the leaf.
+    leaf that is the one that counts only if the gfn is the first of the leaf (finding
+    0010; `mended`: it is that of the leaf's first gfn).
     """
     young = False
     pgtable = kvm.pgtable
@@ -99,7 +100,8 @@ def age_range(kvm: Kvm, start: int, end: int) -> bool:
             pte, shift = pgtable.find(gpa)
             if pte & PTE_R:
                 pgtable.change(gpa, shift, pte & ~PTE_R)
-                index = (gpa >> kvm.page_shift) - memslot.base_gfn
+                start_gpa = gpa & -1 << shift if shift and "0010" in kvm.facts.mended else gpa
+                index = (start_gpa >> kvm.page_shift) - memslot.base_gfn
                 update_nest_rmap_rc_list(kvm, memslot, index, PTE_R, pte & PTE_RPN, shift)
                 young = True
     return young

@@ -33,24 +33,26 @@ def stored_words(chain: Chain) -> Iterator[int]:
         yield from reversed(chain)
 
 
-def walked_words(chain: Chain) -> Iterator[int]:
+def walked_words(chain: Chain, *, whole: bool = False) -> Iterator[int]:
     """Yield the words that the kernel's own walk sees, head first.
 
     `for_each_nest_rmap_safe` takes a node whose word is 0 for the end of the
     list. l1_lpid 0 at n_gpa 0 packs to just that (only a tail has bit 0 to keep
-    it apart), so everything older is never visited.
+    it apart), so everything older is never visited. `whole`: finding 0001 is mended,
+    the walk ends where the list does.
     """
     for word in stored_words(chain):
-        if word == 0:
+        if word == 0 and not whole:
             return
         yield word
 
 
-def insert(rmap: Rmap, index: int, word: int) -> None:
+def insert(rmap: Rmap, index: int, word: int, *, whole: bool = False) -> None:
     """Add an entry to the chain of `index`, unless the kernel's walk finds it there.
 
     `kvmhv_insert_nest_rmap`, transitions 4 (empty to single), 5 (single to
-    list), 6 (push at the head) and 7 (duplicate: nothing changes).
+    list), 6 (push at the head) and 7 (duplicate: nothing changes). `whole` as of
+    `walked_words`.
     """
     chain = rmap.get(index)
     if chain is None:
@@ -61,17 +63,18 @@ def insert(rmap: Rmap, index: int, word: int) -> None:
             rmap[index] = [chain, word]
         return
     if 0 in chain:
-        if any((seen | RMAP_SINGLE) == (word | RMAP_SINGLE) for seen in walked_words(chain)):
+        walked = walked_words(chain, whole=whole)
+        if any((seen | RMAP_SINGLE) == (word | RMAP_SINGLE) for seen in walked):
             return
     elif word in chain or chain[0] == word | RMAP_SINGLE:
         return
     chain.append(word)
 
 
-def take(rmap: Rmap, index: int) -> list[int]:
+def take(rmap: Rmap, index: int, *, whole: bool = False) -> list[int]:
     """Empty the chain of `index` and return the words that the kernel's walk sees.
 
-    `llist_del_all` in `kvmhv_remove_nest_rmap_list`.
+    `llist_del_all` in `kvmhv_remove_nest_rmap_list`. `whole` as of `walked_words`.
     """
     chain = rmap.pop(index, None)
-    return [] if chain is None else list(walked_words(chain))
+    return [] if chain is None else list(walked_words(chain, whole=whole))

@@ -71,6 +71,8 @@ def invalidate_range(kvm: Kvm, lpid: int, pg_sizes: int, start: int, end: int) -
         while True:
             yield from tlbie_tlb_addr(kvm, lpid, shift, address & ~0xFFF)
             address += 1 << shift
+            if address > U64 and "0007" in kvm.facts.mended:
+                break
             if address > U64:
                 raise HostDamageError(
                     "0007",

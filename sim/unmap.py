@@ -61,7 +61,7 @@ def remove_nest_rmap_range(kvm: Kvm, memslot: Memslot, gpa: int, hpa: int, nbyte
     mask = host_page_mask(kvm, nbytes)
     for index in range(first, last):
         if index in slot_rmap:
-            for word in rmap.take(slot_rmap, index):
+            for word in rmap.take(slot_rmap, index, whole="0001" in kvm.facts.mended):
                 remove_nest_rmap(kvm, word, hpa & mask, mask)
 
 
@@ -107,7 +107,7 @@ def update_nest_rmap_rc_list(
     if chain is None:
         return
     mask = host_page_mask(kvm, 1 << shift)
-    for word in rmap.walked_words(chain):
+    for word in rmap.walked_words(chain, whole="0001" in kvm.facts.mended):
         l1_lpid, n_gpa = rmap.unpack(word)
         nested = kvm.nested.get(l1_lpid)
         if nested is not None:
@@ -122,13 +122,15 @@ def free_pte_table(kvm: Kvm, tree: RadixTree, address: int) -> None:
     `kvmppc_unmap_free_pte` with `full=false`. It knows no guest address and
     passes the *host* page number of each leaf in its place (transitions 12 and 22):
     in a host tree the chains of the right gfns stay, and those of the gfns that
-    happen to have these numbers are emptied.
+    happen to have these numbers are emptied (finding 0006).
     """
     base_shift = tree.page_shift
     block = (address & EFFECTIVE_BITS) >> PMD_SHIFT
     first = block << PMD_SHIFT - base_shift
     for key in range(first, first + (1 << PMD_SHIFT - base_shift)):
-        if key in tree.ptes:
+        if key in tree.ptes and "0006" in kvm.facts.mended:
+            unmap_pte(kvm, tree, key << base_shift, 0)
+        elif key in tree.ptes:
             frame = (tree.ptes[key] & PTE_RPN) >> base_shift
             number = kvm.host_pages.get(frame)
             if number is None:
@@ -144,7 +146,9 @@ def free_pmd_table(kvm: Kvm, tree: RadixTree, address: int) -> None:
     block = (address & EFFECTIVE_BITS) >> PUD_SHIFT
     first = block << PUD_SHIFT - PMD_SHIFT
     for key in range(first, first + (1 << PUD_SHIFT - PMD_SHIFT)):
-        if key in tree.pmd_leaves:
+        if key in tree.pmd_leaves and "0006" in kvm.facts.mended:
+            unmap_pte(kvm, tree, key << PMD_SHIFT, PMD_SHIFT)
+        elif key in tree.pmd_leaves:
             frame = (tree.pmd_leaves[key] & PTE_RPN) >> tree.page_shift
             number = kvm.host_pages.get(frame)
             if number is None:

@@ -46,7 +46,10 @@ MachineName = Annotated[
     ),
 ]
 KERNEL_HELP = "A kernel of `lab kernels`, or a suite of Debian: sid, sid-64k, SUITE:RELEASE."
-OWN_MODULE_HELP = "NAME@FILE.ko loads a module that you have built in the place of its own."
+OWN_MODULE_HELP = (
+    "NAME@FILE.ko[,0001...] loads a module that you have built in the place of its own, "
+    "which mends these findings."
+)
 KernelName = Annotated[
     str,
     typer.Option("--kernel", help=f"{KERNEL_HELP} {OWN_MODULE_HELP}", autocompletion=kernels),

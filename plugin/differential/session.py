@@ -102,6 +102,7 @@ def host_facts(lab: Lab, kernel: Kernel) -> HostFacts:
             huge_stays_readonly=bool(habits["readonly"]),
             reuses_last_part=bool(habits["last"]),
         ),
+        mended=lab.kernel.mended,
     )
 
 

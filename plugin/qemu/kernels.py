@@ -18,7 +18,7 @@ from nestscope.plugin.qemu.debug_package import ensure_profile
 from nestscope.plugin.qemu.errors import LabError
 from nestscope.plugin.qemu.flavours import DEFAULT_KERNEL, FLAVOURS, Flavour, flavour
 from nestscope.plugin.qemu.kernel_files import KernelFiles
-from nestscope.plugin.qemu.own_module import with_module
+from nestscope.plugin.qemu.own_module import parse_own, with_module
 from nestscope.plugin.qemu.packages import extract_kernel
 
 __all__ = [
@@ -196,7 +196,8 @@ def own_kernel(vmlinux: Path, modules: Path) -> KernelFiles:
 def choose_kernel(name: str, vmlinux: Path | None, modules: Path | None) -> KernelFiles:
     """Return the user's own kernel if one is given, else kernel `name`, fetched if need be.
 
-    `NAME@FILE` is kernel NAME with the module FILE in the place of its own one.
+    `NAME@FILE[,NUMBER...]` is kernel NAME with the module FILE in the place of its own one,
+    and without the findings of these numbers (`own_module`).
 
     Raises:
         LabError: if it cannot be had, or only half of an own kernel is given.
@@ -204,7 +205,7 @@ def choose_kernel(name: str, vmlinux: Path | None, modules: Path | None) -> Kern
     if vmlinux is None and modules is None:
         name, _, module = name.partition("@")
         kernel = fetch_kernel(name)
-        return with_module(kernel, Path(module).absolute()) if module else kernel
+        return with_module(kernel, *parse_own(module)) if module else kernel
     if vmlinux is None or modules is None:
         raise LabError("your own kernel needs both --vmlinux FILE and --modules DIR")
     return own_kernel(vmlinux, modules)

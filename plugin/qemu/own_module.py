@@ -10,14 +10,35 @@ from nestscope.plugin.qemu.build import digest
 from nestscope.plugin.qemu.errors import LabError
 from nestscope.plugin.qemu.kernel_files import KernelFiles
 from nestscope.plugin.qemu.modules import find_modules, module_name, read_module
+from nestscope.sim.facts import MENDABLE
 
 # Every module says what it was built for (`VERMAGIC_STRING`); the kernel loads no other.
 _VERMAGIC = re.compile(rb"\0vermagic=([^\0]{1,400})\0")
 _BUILTIN = "modules.builtin"
 
 
-def with_module(kernel: KernelFiles, file: Path) -> KernelFiles:
+def parse_own(text: str) -> tuple[Path, frozenset[str]]:
+    """Return module and mended findings of `FILE[,NUMBER...]`.
+
+    Raises:
+        LabError: for a number that is no finding which the model can do without.
+    """
+    name, *numbers = text.split(",")
+    unknown = sorted(set(numbers) - set(MENDABLE))
+    if unknown:
+        raise LabError(
+            f"the model cannot do without finding '{unknown[0]}': it can without "
+            f"{', '.join(MENDABLE)}"
+        )
+    return Path(name).absolute(), frozenset(numbers)
+
+
+def with_module(
+    kernel: KernelFiles, file: Path, mended: frozenset[str] = frozenset()
+) -> KernelFiles:
     """Return `kernel` with the module `file` instead of its own of that name.
+
+    `mended` are the findings that the module does not have any more.
 
     Nothing of `kernel` is changed: the cache gets a folder of links to its modules and a
     copy of the new one, so that another build meanwhile does no harm.
@@ -46,7 +67,7 @@ def with_module(kernel: KernelFiles, file: Path) -> KernelFiles:
     folder = cache_root() / "own-modules" / key
     if not folder.is_dir():
         _lay_out(folder, kernel.modules_dir, own, name, elf)
-    return KernelFiles(f"{kernel.name}@{file}", kernel.release, kernel.vmlinux, folder)
+    return KernelFiles(f"{kernel.name}@{file}", kernel.release, kernel.vmlinux, folder, mended)
 
 
 def _vermagic(elf: bytes, where: Path) -> str:

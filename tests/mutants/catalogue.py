@@ -58,7 +58,7 @@ RMAP = [
     Mutant(
         "walk-passes-a-zero-entry",
         "rmap.py",
-        "        if word == 0:\n            return\n",
+        "        if word == 0 and not whole:\n            return\n",
         "",
         "a walk goes on behind an entry that packs to 0, where the kernel stops",
     ),

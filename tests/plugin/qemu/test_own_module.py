@@ -130,3 +130,13 @@ def test_the_name_of_a_kernel_may_end_in_the_file(
     assert b"description=mine" in dict(lab_modules(own.modules_dir))["kvm_hv"]
     assert choose_kernel("test", None, None) is kernel
     assert asked == ["test", "test"]
+
+
+def test_behind_the_file_come_the_findings_that_it_mends(
+    kernel: KernelFiles, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nestscope.plugin.qemu.kernels.fetch_kernel", lambda _: kernel)
+    assert choose_kernel(f"test@{built}", None, None).mended == frozenset()
+    assert choose_kernel(f"test@{built},0001,0003", None, None).mended == {"0001", "0003"}
+    with pytest.raises(LabError, match="cannot do without finding '0004': it can without 0001, "):
+        choose_kernel(f"test@{built},0004", None, None)
