@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nestscope.decoders.audit.audit import audit
-from nestscope.decoders.state import Chains
+from nestscope.decoders.state import Chains, Memslot
 from tests.sim.states import RWXRC, slot, state, vm
 
 PAGE_SHIFT = 16
@@ -32,6 +32,12 @@ leaves = st.sets(st.integers(0, 9), max_size=6).flatmap(
 )
 
 
+def logging(first: int, npages: int) -> Memslot:
+    return replace(slot(), base_gfn=first, npages=npages, flags=1)
+
+
+# Damaged: the second memslot is inside the first, which the leaf begins in.
+@example([logging(0, 160), logging(8, 8)], [(1 << 21, 21, RWXRC | 1 << 21)])
 @given(slots, leaves)
 def test_a_huge_leaf_that_begins_in_a_logging_memslot_is_told(memslots, host) -> None:
     known = state(vm(host=host, memslots=memslots))
