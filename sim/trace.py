@@ -58,55 +58,13 @@ Numbers are decimal or 0x hexadecimal, at most 64 bits. `-` stands for no
 permissions. Everything from `#` to the end of a line is comment.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
-from nestscope.sim.events import (
-    AddSlot,
-    AdviseHuge,
-    Age,
-    AllocateHtab,
-    ClearDirtyLog,
-    CollapseHuge,
-    DeleteSlot,
-    DestroyVm,
-    Fork,
-    GetDirtyLog,
-    Migrate,
-    MoveSlot,
-    Protect,
-    Remap,
-    SetSlotFlags,
-    SplitHuge,
-    SwitchToHpt,
-    SwitchToRadix,
-    TestAge,
-    VmmEvent,
-)
-from nestscope.sim.operations import (
-    SHIFTS,
-    CreateGuest,
-    DiscardMemory,
-    Drop,
-    Fetch,
-    Load,
-    Map,
-    Operation,
-    Order,
-    RawHcall,
-    RptInvalidate,
-    SetPartitionTable,
-    Store,
-    Tlbie,
-    Together,
-    Unmap,
-    WriteCode,
-    WriteData,
-    WriteWord,
-    permission_letters,
-)
+from nestscope.sim.operations import Operation, Order, Together
 from nestscope.sim.places import STAY, Place, Turn
 from nestscope.sim.trace_words import TraceError, Words
+from nestscope.sim.verbs import VERB_OF, VERBS
 
 __all__ = ["TraceError", "format_operation", "format_trace", "parse", "parse_line"]
 
@@ -122,74 +80,6 @@ TOGETHER = "together"
 TOGETHER_VERSION = 3
 ORDER, AT = "order", "at"
 ORDER_VERSION = 5
-_MOST_ARGUMENTS = 7
-_SIZE_NAMES = {shift: name for name, shift in SHIFTS.items()}
-_RPTI_FIELDS = ("lpid", "target", "type", "pages", "start", "end")
-_TLBIE_FIELDS = ("ric", "prs", "r", "is", "lpid", "ap", "epn")
-
-
-_PARSERS: dict[str, Callable[[Words], Operation]] = {
-    "map": lambda w: Map(
-        w.number("l1_lpid"), w.number("n_gpa"), w.number("gpa"), w.shift(), w.permissions()
-    ),
-    "unmap": lambda w: Unmap(w.number("l1_lpid"), w.number("n_gpa")),
-    "load": lambda w: Load(w.number("l1_lpid"), w.number("n_gpa")),
-    "store": lambda w: Store(w.number("l1_lpid"), w.number("n_gpa"), w.number("the value")),
-    "fetch": lambda w: Fetch(w.number("l1_lpid"), w.number("n_gpa")),
-    "write": lambda w: WriteData(w.number("gpa"), w.number("the value")),
-    "code": lambda w: WriteCode(w.number("gpa")),
-    "ptcr": lambda w: SetPartitionTable(w.number("the PTCR")),
-    "tlbie": lambda w: Tlbie(*w.fields("tlbie", _TLBIE_FIELDS)),
-    "discard": lambda w: DiscardMemory(w.number("gpa"), w.number("the length")),
-    "drop": lambda w: Drop(w.number("l1_lpid")),
-}
-
-_PARSERS_2: dict[str, Callable[[Words], Operation]] = {
-    "rpti": lambda w: RptInvalidate(*w.fields("rpti", _RPTI_FIELDS)),
-    "slot": lambda w: AddSlot(
-        w.number("the slot"),
-        w.number("gpa"),
-        w.number("the size"),
-        w.number("the VMM's address"),
-        w.number("the flags"),
-    ),
-    "unslot": lambda w: DeleteSlot(w.number("the slot")),
-    "moveslot": lambda w: MoveSlot(w.number("the slot"), w.number("gpa")),
-    "slotflags": lambda w: SetSlotFlags(w.number("the slot"), w.number("the flags")),
-    "dirtylog": lambda w: GetDirtyLog(w.number("the slot")),
-    "cleardirty": lambda w: ClearDirtyLog(
-        w.number("the slot"), w.number("the first page"), w.number("the number of pages")
-    ),
-    "migrate": lambda w: Migrate(w.number("gpa"), w.number("the length")),
-    "collapse": lambda w: CollapseHuge(w.number("gpa"), w.shift()),
-    "split": lambda w: SplitHuge(w.number("gpa"), w.shift()),
-    "protect": lambda w: Protect(w.number("gpa"), w.number("the length"), w.writable()),
-    "age": lambda w: Age(w.number("gpa"), w.number("the length")),
-    "testage": lambda w: TestAge(w.number("gpa")),
-    "destroy": lambda _: DestroyVm(),
-    "hpt": lambda _: SwitchToHpt(),
-}
-"""Verbs that came with version 2 of the language."""
-
-_PARSERS_3: dict[str, Callable[[Words], Operation]] = {
-    "word": lambda w: WriteWord(w.number("gpa"), w.number("the value")),
-    "hcall": lambda w: RawHcall(
-        w.number("the hypercall"), w.numbers("an argument", _MOST_ARGUMENTS)
-    ),
-    "remap": lambda w: Remap(w.number("gpa"), w.number("the length")),
-    "create": lambda _: CreateGuest(),
-    "htab": lambda w: AllocateHtab(w.number("the order")),
-    "radix": lambda _: SwitchToRadix(),
-}
-"""Verbs that came with version 3."""
-
-_PARSERS_4: dict[str, Callable[[Words], Operation]] = {
-    "thp": lambda w: AdviseHuge(w.number("gpa"), w.number("the length"), w.on()),
-    "fork": lambda _: Fork(),
-}
-"""Verbs that came with version 4."""
-
-_BY_VERSION = (_PARSERS, _PARSERS_2, _PARSERS_3, _PARSERS_4)
 
 
 def parse_line(line: int, text: str, version: int = len(HEADERS)) -> Operation | None:
@@ -208,11 +98,11 @@ def parse_line(line: int, text: str, version: int = len(HEADERS)) -> Operation |
         return _parse_several(line, text, version, verb)
     needed = version_of(verb)
     if needed == 0:
-        known = [verb for parsers in _BY_VERSION[:version] for verb in parsers]
+        known = [verb.word for verb in VERBS.values() if verb.version <= version]
         raise words.fail(column, f"'{verb}' is not one of {', '.join(known)}")
     if needed > version:
         raise words.fail(column, f"'{verb}' needs the header '{HEADERS[needed - 1]}'")
-    operation = _BY_VERSION[needed - 1][verb](words)
+    operation = VERBS[verb].parse(words)
     words.finish()
     return operation
 
@@ -247,7 +137,7 @@ def version_of(verb: str) -> int:
     """Return the version of the language that brought a verb, 0 for none."""
     if verb in (TOGETHER, ORDER):
         return TOGETHER_VERSION if verb == TOGETHER else ORDER_VERSION
-    return next((v for v, parsers in enumerate(_BY_VERSION, start=1) if verb in parsers), 0)
+    return VERBS[verb].version if verb in VERBS else 0
 
 
 def parse(text: str) -> Iterator[Operation]:
@@ -271,31 +161,7 @@ def format_operation(operation: Operation) -> str:
     """Return the line of an operation."""
     if isinstance(operation, Together | Order):
         return _format_several(operation)
-    match operation:
-        case Map(lpid, n_gpa, gpa, shift, bits):
-            size = _SIZE_NAMES[shift]
-            return f"map {lpid} {n_gpa:#x} {gpa:#x} {size} {permission_letters(bits)}"
-        case Unmap(lpid, n_gpa):
-            return f"unmap {lpid} {n_gpa:#x}"
-        case Load(lpid, n_gpa):
-            return f"load {lpid} {n_gpa:#x}"
-        case Store(lpid, n_gpa, value):
-            return f"store {lpid} {n_gpa:#x} {value:#x}"
-        case Fetch(lpid, n_gpa):
-            return f"fetch {lpid} {n_gpa:#x}"
-        case WriteData(gpa, value):
-            return f"write {gpa:#x} {value:#x}"
-        case WriteCode(gpa):
-            return f"code {gpa:#x}"
-        case SetPartitionTable(ptcr):
-            return f"ptcr {ptcr:#x}"
-        case Tlbie(ric, prs, r, is_, lpid, ap, epn):
-            return f"tlbie ric={ric} prs={prs} r={r} is={is_} lpid={lpid} ap={ap} epn={epn:#x}"
-        case DiscardMemory(gpa, length):
-            return f"discard {gpa:#x} {length:#x}"
-        case Drop(lpid):
-            return f"drop {lpid}"
-    return _format_later(operation)
+    return VERB_OF[type(operation)].format(operation)
 
 
 def _format_several(several: Together | Order) -> str:
@@ -307,62 +173,6 @@ def _format_several(several: Together | Order) -> str:
 def _format_held(operation: Operation, turns: Sequence[Turn]) -> str:
     places = [STAY if place is None else str(place) for place in turns]
     return " ".join([format_operation(operation), *([AT, *places] if places else [])])
-
-
-def _format_later(  # noqa: PLR0912  one a verb
-    operation: WriteWord | RawHcall | RptInvalidate | CreateGuest | VmmEvent,
-) -> str:
-    """Return the line of an operation that needs version 2 or more."""
-    match operation:
-        case WriteWord(gpa, value):
-            return f"word {gpa:#x} {value:#x}"
-        case RawHcall(number, args):
-            return " ".join(["hcall", *(f"{value:#x}" for value in (number, *args))])
-        case RptInvalidate(lpid, target, kind, pages, start, end):
-            return (
-                f"rpti lpid={lpid} target={target:#x} type={kind:#x} pages={pages:#x} "
-                f"start={start:#x} end={end:#x}"
-            )
-        case AddSlot(slot, gpa, size, hva, flags):
-            return f"slot {slot} {gpa:#x} {size:#x} {hva:#x} {flags}"
-        case DeleteSlot(slot):
-            return f"unslot {slot}"
-        case MoveSlot(slot, gpa):
-            return f"moveslot {slot} {gpa:#x}"
-        case SetSlotFlags(slot, flags):
-            return f"slotflags {slot} {flags}"
-        case GetDirtyLog(slot):
-            return f"dirtylog {slot}"
-        case ClearDirtyLog(slot, first, count):
-            return f"cleardirty {slot} {first} {count}"
-        case Migrate(gpa, length):
-            return f"migrate {gpa:#x} {length:#x}"
-        case Remap(gpa, length):
-            return f"remap {gpa:#x} {length:#x}"
-        case CreateGuest():
-            return "create"
-        case CollapseHuge(gpa, shift):
-            return f"collapse {gpa:#x} {_SIZE_NAMES[shift]}"
-        case SplitHuge(gpa, shift):
-            return f"split {gpa:#x} {_SIZE_NAMES[shift]}"
-        case Protect(gpa, length, writable):
-            return f"protect {gpa:#x} {length:#x} {'rw' if writable else 'ro'}"
-        case AdviseHuge(gpa, length, on):
-            return f"thp {gpa:#x} {length:#x} {'on' if on else 'off'}"
-        case Fork():
-            return "fork"
-        case Age(gpa, length):
-            return f"age {gpa:#x} {length:#x}"
-        case TestAge(gpa):
-            return f"testage {gpa:#x}"
-        case DestroyVm():
-            return "destroy"
-        case SwitchToHpt():
-            return "hpt"
-        case AllocateHtab(order):
-            return f"htab {order}"
-        case SwitchToRadix():
-            return "radix"
 
 
 def format_trace(operations: Iterable[Operation]) -> str:

@@ -1,5 +1,8 @@
 """The trace language."""
 
+from dataclasses import fields
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from nestscope.sim import events as ev
 from nestscope.sim import operations as op
 from nestscope.sim.trace import HEADER, HEADER_2, TraceError, format_operation, format_trace, parse
+from nestscope.sim.verbs import VERB_OF, VERBS
 
 word = st.integers(0, 2**64 - 1)
 lpid = st.integers(0, 2**32 - 1)
@@ -53,7 +57,20 @@ later_operation = st.one_of(
 newest_operation = st.one_of(
     st.builds(op.WriteWord, word, word),
     st.builds(op.RawHcall, word, st.lists(word, max_size=7).map(tuple)),
+    st.builds(ev.Remap, word, word),
+    st.builds(op.CreateGuest),
+    st.builds(ev.AllocateHtab, word),
+    st.builds(ev.SwitchToRadix),
+    st.builds(ev.AdviseHuge, word, word, st.booleans()),
+    st.builds(ev.Fork),
 )
+
+
+def test_every_operation_has_one_verb_and_every_field_a_word() -> None:
+    assert set(VERB_OF) == set(get_args(op.Simple))
+    assert len(VERB_OF) == len(VERBS)
+    for operation, verb in VERB_OF.items():
+        assert len(verb.arguments) == len(fields(operation)), verb.word
 
 
 @given(st.lists(some_operation))
