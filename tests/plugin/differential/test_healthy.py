@@ -22,18 +22,21 @@ M2 = 1 << 21
 @pytest.mark.nightly
 @pytest.mark.kernel
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("machine", ["pseries", "powernv9"])
 @pytest.mark.parametrize("kernel", FLAVOURS)
-def test_a_thousand_random_programs(kernel: str) -> None:
+def test_a_thousand_random_programs(kernel: str, machine: str) -> None:
     try:
         build_agent()
         fetch_kernel(kernel)
     except LabError as problem:
         pytest.skip(str(problem))
     found = Health()
-    with Station(Target(kernel, "pseries"), Options()) as station:
+    with Station(Target(kernel, machine), Options()) as station:
         for found in audit_programs(station, range(1, 1001), 10):  # noqa: B007  the last one
             pass
+    print(f"{kernel} on {machine}: {found}")
     assert found.unexplained == []
+    assert found.differing == 0
     assert (found.programs, found.failed) == (1000, 0)
     assert found.states > 8_000
     assert found.clean > 500  # the others are finding 0001
