@@ -26,6 +26,7 @@ def explore(
     from rich.console import Console
     from rich.progress import Progress
 
+    from nestscope.plugin.present.terminal import terminal
     from nestscope.sim.explore.report import full_report
     from nestscope.sim.explore.scenarios import more, pairs
     from nestscope.sim.explore.survey import survey
@@ -39,19 +40,19 @@ def explore(
     with Progress(console=bar, transient=True, disable=not bar.is_terminal) as progress:
         task = progress.add_task("exploring", total=len(scenarios))
         found = survey(scenarios, lambda: progress.advance(task))
-    _show(found, Console())
+    _show(found, terminal())
     sys.exit(1 if found.broken or found.stuck else 0)
 
 
 def _show(found: "Survey", console: "Console") -> None:
-    from rich.table import Table
-
+    from nestscope.plugin.present.tables import plain_table
+    from nestscope.plugin.present.units import count, counted
     from nestscope.sim.explore.kinds import KINDS, kind_of
     from nestscope.sim.explore.survey import retell
 
     console.print(
-        f"{found.scenarios} scenarios, {found.interleavings} interleavings, "
-        f"{found.states} different states; deadlocks: {len(found.stuck)}"
+        f"{count(found.scenarios)} scenarios, {count(found.interleavings)} interleavings, "
+        f"{count(found.states)} different states; deadlocks: {len(found.stuck)}"
     )
     for kind in (*KINDS, None):
         mine = [one for one in found.broken if kind_of(one.rule, one.tasks) == kind]
@@ -59,13 +60,16 @@ def _show(found: "Survey", console: "Console") -> None:
             continue
         shortest = min(mine, key=lambda one: len(one.schedule))
         title = "not understood" if kind is None else kind.title
-        table = Table("step", "who", "section", "changes", title=f"{shortest.rule}: {title}")
+        console.print()
+        table = plain_table("step", title=f"{shortest.rule}: {title}")
+        for column in ("who", "section", "changes"):
+            table.add_column(column)
         for number, told in enumerate(retell(shortest), start=1):
             changes = "\n".join(f"{what}: {old} -> {new}" for what, old, new in told.changes)
             table.add_row(str(number), told.task, told.section, changes)
         console.print(table)
-        console.print(shortest.violation.message, markup=False, soft_wrap=True)
+        console.print(shortest.violation.message, soft_wrap=True)
         others = len({one.scenario.name for one in mine})
-        console.print(f"seen in {len(mine)} scenarios of {others} meetings\n")
+        console.print(f"seen in {counted(len(mine), 'scenario')} of {counted(others, 'meeting')}")
     for scenario, _, why in found.unmodelled:
-        console.print(f"not judged: {scenario.name} from {scenario.start}: {why}", markup=False)
+        console.print(f"not judged: {scenario.name} from {scenario.start}: {why}")

@@ -33,9 +33,10 @@ def state(
 ) -> None:
     """Show the nested MMU of every VM: memslots, nested guests, rmap chains.
 
-    Examples: nestscope state dump.elf
-              nestscope state --figure
-              nestscope state ram:FILE --map
+    Examples:
+      nestscope state dump.elf
+      nestscope state --figure
+      nestscope state ram:FILE --map
     """
     from nestscope.decoders.state_json import iter_json
     from nestscope.plugin.target import open_target

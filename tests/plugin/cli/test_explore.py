@@ -25,7 +25,7 @@ def test_what_breaks_is_shown_step_by_step_with_status_1(cli: Cli, few: None) ->
     assert "4 scenarios" in outcome.output
     assert "I4: A store of a nested guest is missing from the dirty log" in outcome.output
     assert "find the host leaf" in outcome.output
-    assert "seen in 2 scenarios of 1 meetings" in outcome.output
+    assert "seen in 2 scenarios of 1 meeting\n" in outcome.output
 
 
 def test_the_report_is_markdown(cli: Cli, few: None) -> None:
