@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from io import BytesIO
 from itertools import count, islice
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from elftools.dwarf.die import DIE
@@ -19,6 +19,12 @@ from elftools.elf.elffile import ELFFile
 
 from nestscope.decoders.errors import NestscopeError
 from nestscope.decoders.kernel.byteorder import ByteOrder, prefix
+from nestscope.decoders.kernel.dwarf_entry import (
+    STRUCT_TAGS,
+    is_type_with_name,
+    stays_inside,
+    uleb,
+)
 from nestscope.decoders.kernel.elf_image import DAMAGE, ElfImage
 from nestscope.decoders.kernel.types import Kind, Member, Struct
 
@@ -34,7 +40,6 @@ _RELA = [("offset", "u8"), ("type", "u4"), ("symbol", "u4"), ("addend", "i8")]
 _SHORT_NAME = 4  # GCC writes a string of up to 4 bytes, NUL included, in place
 
 _CODE_BYTES = (1, 2, 3)  # an entry starts with its abbreviation's number, ULEB128
-_STRUCT_TAGS = frozenset({"DW_TAG_structure_type", "DW_TAG_union_type"})
 _TRANSPARENT = frozenset(
     {"DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_restrict_type"}
 )
@@ -74,7 +79,8 @@ class Dwarf:
         raw = _all(info.debug_info_sec.stream)
         self._info = _relocated(raw, image)
         info.debug_info_sec.stream.close()
-        info.debug_info_sec = info.debug_info_sec._replace(stream=BytesIO(self._info))
+        self._info_stream = BytesIO(self._info)
+        info.debug_info_sec = info.debug_info_sec._replace(stream=self._info_stream)
         strings = info.debug_str_sec
         self._strings = _all(strings.stream) if strings is not None else b""
         self._dwarf = info
@@ -107,7 +113,11 @@ class Dwarf:
             if unit < 0 or unit in self._named or not self._may_start_entry(unit, place):
                 continue
             if budget == 0 or len(self._named) >= MAX_KEPT:
-                return
+                # Not "there is none": what was not looked at may describe it.
+                raise DwarfError(
+                    f"too many units of {self.name} may describe {name.decode()}; give a kernel "
+                    "with BTF or a profile (--profile)"
+                )
             budget -= 1
             self._named[unit] = self._parse_names(unit)
             yield self._named[unit]
@@ -135,15 +145,20 @@ class Dwarf:
         This only keeps units out that have the name for something else; that an
         entry starts there is known when the unit has been parsed.
         """
-        cu = self._dwarf.get_CU_at(self._units[unit])
+        start, end = [*self._units, len(self._info)][unit : unit + 2]
+        cu = self._dwarf.get_CU_at(start)
         table = cu.get_abbrev_table()
         for size in _CODE_BYTES:
-            code = _uleb(self._info[place - size : place])
+            code = uleb(self._info[place - size : place])
             try:
                 declaration = table.get_abbrev(code).decl if code else None
             except KeyError:
                 continue
-            if declaration is not None and _is_type_with_name(declaration):
+            if (
+                declaration is not None
+                and is_type_with_name(declaration)
+                and stays_inside(cu, self._info_stream, place - size, range(start, end))
+            ):
                 return True
         return False
 
@@ -272,7 +287,7 @@ def _type_of(die: DIE) -> DIE | None:
 
 def _is_complete(die: DIE | None) -> bool:
     """Say whether this is a struct or union with its members, not a mere declaration."""
-    return die is not None and die.tag in _STRUCT_TAGS and "DW_AT_byte_size" in die.attributes
+    return die is not None and die.tag in STRUCT_TAGS and "DW_AT_byte_size" in die.attributes
 
 
 def _kind(die: DIE | None) -> tuple[Kind, bool]:
@@ -308,25 +323,6 @@ def _dimensions(array: DIE) -> tuple[int, ...]:
         else:
             found.append(0)
     return tuple(found)
-
-
-def _is_type_with_name(declaration: Any) -> bool:
-    """Say whether an abbreviation is of a complete, named type whose name comes first."""
-    specs = declaration["attr_spec"]
-    if not specs or specs[0].name != "DW_AT_name":
-        return False
-    if declaration["tag"] == "DW_TAG_typedef":
-        return True
-    return declaration["tag"] in _STRUCT_TAGS and any(
-        spec.name == "DW_AT_byte_size" for spec in specs
-    )
-
-
-def _uleb(data: bytes) -> int:
-    """Return the ULEB128 number that is exactly `data`, or 0."""
-    if not data or data[-1] & 0x80 or not all(byte & 0x80 for byte in data[:-1]):
-        return 0
-    return sum((byte & 0x7F) << 7 * at for at, byte in enumerate(data))
 
 
 def _unit_starts(info: bytes, byteorder: ByteOrder) -> list[int]:

@@ -4,13 +4,17 @@ import shutil
 import struct
 import subprocess
 from functools import cache
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestscope.decoders.errors import NestscopeError
+from nestscope.decoders.kernel import dwarf
 from nestscope.decoders.kernel.dwarf import Dwarf, DwarfError
 from nestscope.decoders.kernel.elf_image import ElfImage
 from nestscope.decoders.kernel.files import knowledge_of_files
@@ -58,6 +62,9 @@ VARIANTS = [
     for version in (4, 5)
     for relocatable in (True, False)
 ]
+
+
+NO_NAME = SimpleNamespace(value=None)
 
 
 @cache
@@ -115,6 +122,37 @@ def test_kinds_of_members(folder: Path, endian: str, version: int, relocatable: 
         types.struct("late")  # declared, never defined
     with pytest.raises(UnknownTypeError):
         types.struct("nowhere")
+
+
+@pytest.mark.parametrize("wild", [0, 0x7FFF_FFFF])
+def test_an_entry_that_leads_out_of_its_unit_is_none(folder: Path, wild: int) -> None:
+    """By chance four bytes are a name's and the byte before them is an abbreviation's."""
+    image = compiled(folder, "little", 5, False)
+    assert Dwarf(image).find("slot") is not None
+    section = image.section(".debug_info")
+    assert section is not None
+    info = ELFFile(BytesIO(image.data)).get_dwarf_info()
+    (entry,) = [
+        die
+        for unit in info.iter_CUs()
+        for die in unit.iter_DIEs()
+        if die.tag == "DW_TAG_structure_type"
+        and die.attributes.get("DW_AT_name", NO_NAME).value == b"slot"
+    ]
+    sibling = entry.attributes["DW_AT_sibling"]
+    assert sibling.form == "DW_FORM_ref4"
+    raw = bytearray(image.data)
+    struct.pack_into("<I", raw, section.offset + sibling.offset, wild)
+    assert Dwarf(ElfImage(bytes(raw), "wild")).find("slot") is None
+
+
+def test_what_was_not_looked_at_is_not_called_absent(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dwarf, "MAX_PARSED", 0)
+    found = Dwarf(compiled(folder, "little", 5, False))
+    with pytest.raises(DwarfError, match="too many units.*may describe slot"):
+        found.find("slot")
 
 
 @settings(max_examples=60, deadline=None)
