@@ -151,7 +151,7 @@ def test_what_was_not_looked_at_is_not_called_absent(
 ) -> None:
     monkeypatch.setattr(dwarf, "MAX_PARSED", 0)
     found = Dwarf(compiled(folder, "little", 5, False))
-    with pytest.raises(DwarfError, match="too many units.*may describe slot"):
+    with pytest.raises(DwarfError, match=r"too many units.*may describe slot"):
         found.find("slot")
 
 
