@@ -75,14 +75,14 @@ REMOVAL = [
     Mutant(
         "range-one-short",
         "unmap.py",
-        "    for index in range(first, last):",
+        "for index in range(first, last):",
         "    for index in range(first, last - 1):",
         "the last gfn of a host leaf is left out of the removal",
     ),
     Mutant(
         "only-the-first-gfn",
         "unmap.py",
-        "    for index in range(first, last):",
+        "for index in range(first, last):",
         "for index in range(first, first + 1):",
         "removal looks at the first gfn of a host leaf only",
     ),

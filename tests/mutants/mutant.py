@@ -34,9 +34,11 @@ class Mutant:
             raise ValueError(f"{self.name}: the text stands {text.count(self.old)} times")
         mutated = text.replace(self.old, self.new)
         try:
-            same = ast.dump(ast.parse(text)) == ast.dump(ast.parse(mutated))
+            before, after = ast.parse(text), ast.parse(mutated)
         except SyntaxError as error:
             raise ValueError(f"{self.name}: not Python any more: {error}") from error
-        if same:
+        if ast.dump(before) == ast.dump(after):
             raise ValueError(f"{self.name}: nothing changes")
+        if len(before.body) != len(after.body):
+            raise ValueError(f"{self.name}: a function came apart; is it indented?")
         return mutated
