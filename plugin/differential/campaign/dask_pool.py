@@ -12,6 +12,8 @@ from nestscope.plugin.differential.campaign.work import Job
 
 _CONNECT_SECONDS = 5.0
 _END_SECONDS = 20.0
+_GONE_SECONDS = 10.0
+"""How long a worker must be missing before its task counts as lost."""
 
 # In a worker's process: its job, who uses it, and whether it is to end.
 _jobs: dict[Options, Job] = {}
@@ -60,6 +62,7 @@ class DaskPool:
                 "Dask is not installed: install nestscope[cluster], or leave out --dask"
             ) from None
         self._options = options
+        self._scheduler = scheduler
         try:
             self._client: Any = Client(  # type: ignore[no-untyped-call]
                 scheduler, timeout=_CONNECT_SECONDS, set_as_default=False
@@ -68,6 +71,7 @@ class DaskPool:
             raise NestscopeError(f"no Dask scheduler answers at {scheduler}: {problem}") from None
         self._most = jobs if jobs > 1 else None
         self._futures: dict[str, Any] = {}
+        self._missing: dict[str, float] = {}
         self._client.run(_begin_jobs)
         if not self.slots:
             self.close()
@@ -75,8 +79,19 @@ class DaskPool:
 
     @property
     def slots(self) -> Sequence[str]:
-        """Addresses of the cluster's workers now."""
-        workers = sorted(self._client.scheduler_info(n_workers=-1)["workers"])
+        """Addresses of the cluster's workers now.
+
+        Raises:
+            NestscopeError: if the scheduler is gone.
+        """
+        try:
+            workers = sorted(self._client.scheduler_info(n_workers=-1)["workers"])
+        except (KeyError, OSError, RuntimeError) as problem:
+            # Without a scheduler the answer is empty.
+            raise NestscopeError(
+                f"the Dask scheduler at {self._scheduler} does not answer any more: start the "
+                "cluster again, the same command goes on from here"
+            ) from problem
         return workers[: self._most]
 
     def submit(self, slot: str, task: Task) -> None:
@@ -92,12 +107,20 @@ class DaskPool:
             present = set(self.slots)
             ended = []
             for slot, future in list(self._futures.items()):
-                if future.done() or slot not in present:
+                if future.done() or self._is_gone(slot, present):
                     del self._futures[slot]
                     ended.append((slot, _result(future)))
             if ended or time.monotonic() >= limit:
                 return ended
             time.sleep(0.02)
+
+    def _is_gone(self, slot: str, present: set[str]) -> bool:
+        """Whether a worker has been missing for so long that it will not come back."""
+        if slot in present:
+            self._missing.pop(slot, None)
+            return False
+        now = time.monotonic()
+        return now - self._missing.setdefault(slot, now) >= _GONE_SECONDS
 
     def close(self) -> None:
         """End the lab machines of the cluster and leave it; bounded."""

@@ -27,7 +27,6 @@ from nestscope.plugin.differential.campaign.code import (
     words_like,
 )
 from nestscope.plugin.differential.campaign.station import Booted, Strike
-from nestscope.plugin.mi.session import GdbSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +48,31 @@ class Defect:
         Raises:
             NestscopeError: if its code has no place for this defect.
         """
-        if self.find is None:
-            return
         kernel = booted.machine.kernel
         kernel.memory.forget()
+        patches = self.patches(kernel)
+        if not patches:
+            return
+        with booted.debugger() as session:
+            for patch in patches:
+                address = kernel.memory.translate(patch.address)
+                session.write(address, patch.word.to_bytes(WORD, kernel.byteorder))
+
+    def patches(self, kernel: Kernel) -> list[Patch]:
+        """Return what is to be put into the code of a kernel; nothing for a strike.
+
+        Raises:
+            NestscopeError: if its code has no place for this defect.
+        """
+        if self.find is None:
+            return []
         patches = list(self.find(read_function(kernel, self.function)))
         if not patches:
             raise NestscopeError(
                 f"the defect {self.name} has no place in {self.function} of {kernel.release}: "
                 "its code looks otherwise, use another defect"
             )
-        with booted.debugger() as session:
-            for patch in patches:
-                _write(session, kernel, patch)
-
-
-def _write(session: GdbSession, kernel: Kernel, patch: Patch) -> None:
-    address = kernel.memory.translate(patch.address)
-    session.write(address, patch.word.to_bytes(WORD, kernel.byteorder))
+        return patches
 
 
 def _keep_chain(function: Function) -> "list[Patch]":

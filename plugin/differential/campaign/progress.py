@@ -103,9 +103,9 @@ def summary(folder: CampaignFolder) -> Group:
 
 
 def _totals(folder: CampaignFolder) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("kernel and machine")
-    for name in ("programs", "compared steps", "steps/s", "chains", "entries", "leaves"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("kernel and machine", no_wrap=True)
+    for name in ("programs", "steps", "steps/s", "chains", "entries", "leaves"):
         table.add_column(name, justify="right")
     for target, each in sorted(folder.totals.items()):
         rate = each.steps / each.seconds if each.seconds else 0.0

@@ -78,7 +78,7 @@ class ProgramResult:
     `executed`; None if it ran to its end. `known` counts troubles that are declared
     (`known.py`) by their number. `refused` operations the guest could not do.
     `unmodelled` says why the model stopped. `blocks`: coverage that was new here.
-    `warnings` of the kernel that are known.
+    `compared`: sums of chains, rmap entries and leaves over all steps.
     """
 
     steps: int

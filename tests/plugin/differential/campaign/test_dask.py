@@ -1,6 +1,7 @@
 """Campaigns on a Dask cluster: the workers run the lab machines, and end them."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -61,3 +62,17 @@ def test_a_campaign_spreads_over_the_workers(
 def test_a_scheduler_that_does_not_answer_is_named() -> None:
     with pytest.raises(NestscopeError, match="no Dask scheduler answers at"):
         DaskPool("tcp://127.0.0.1:9", 1, Options())
+
+
+def test_a_scheduler_that_goes_away_ends_the_campaign_in_one_sentence() -> None:
+    cluster = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    )
+    with closing(DaskPool(cluster.scheduler_address, 1, Options())) as pool:
+        assert len(pool.slots) == 1
+        cluster.close()
+        limit = time.monotonic() + 60.0
+        with pytest.raises(NestscopeError, match="does not answer any more: start the cluster"):
+            while time.monotonic() < limit:
+                assert isinstance(pool.slots, list)
+                time.sleep(0.1)
