@@ -105,8 +105,8 @@ def summary(folder: CampaignFolder) -> Group:
 def _totals(folder: CampaignFolder) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("kernel and machine", no_wrap=True)
-    for name in ("programs", "steps", "steps/s", "chains", "entries", "leaves"):
-        table.add_column(name, justify="right")
+    for name in ("programs", "steps", "/s", "chains", "entries", "leaves"):
+        table.add_column(name, justify="right", no_wrap=True)
     for target, each in sorted(folder.totals.items()):
         rate = each.steps / each.seconds if each.seconds else 0.0
         figures = (each.programs, each.steps, round(rate), each.chains, each.entries, each.leaves)
