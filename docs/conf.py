@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 from typer.cli import get_docs_for_click
 
-from nestscope.plugin.cli.main import app as verbs
+from nestscope.plugin.cli.app import app as verbs
 
 project = "nestscope"
 author = "the nestscope developers"

@@ -1,7 +1,7 @@
-"""The `nestscope` command: its verbs, and how errors leave it.
+"""The `nestscope` command: how it begins, and how errors leave it.
 
 Exit status: 0 clean, 1 findings or differences, 2 could not do it (one line on
-standard error says what and what to do).
+standard error says what and what to do), 130 interrupted.
 """
 
 import atexit
@@ -11,100 +11,12 @@ import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
-
-import typer
-from typer.core import TyperGroup
+from typing import NoReturn
 
 from nestscope.decoders.errors import NestscopeError
-from nestscope.plugin.cli import (
-    browse,
-    campaign,
-    capture,
-    check,
-    coverage,
-    decode,
-    diff,
-    explore,
-    follow,
-    gdb,
-    inner,
-    lab,
-    profile,
-    report,
-    state,
-    walk,
-)
 
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """What the end of a disk, a quota or a device says of standard output."""
-
-
-class Verbs(TyperGroup):
-    """The verbs. Two ends are caught here, inside of the library's own handling.
-
-    It would exit with 1, which here means "differences", both when the reader of
-    our output leaves and when the user interrupts.
-    """
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the verb that was asked for."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            from nestscope.plugin.present.terminal import leave_quietly
-
-            leave_quietly()
-        except KeyboardInterrupt:
-            _interrupted()
-
-
-app = typer.Typer(
-    name="nestscope",
-    cls=Verbs,
-    help="See, check and prove what KVM-HV on POWER does with nested guests.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-)
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        from nestscope import __version__
-
-        print(f"nestscope {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _common(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
-    ] = False,
-) -> None:
-    """See, check and prove what KVM-HV on POWER does with nested guests."""
-
-
-app.command("decode")(decode.decode)
-app.command("state")(state.state)
-app.command("walk")(walk.walk)
-app.command("check")(check.check)
-app.command("browse")(browse.browse)
-app.command("report")(report.report)
-app.command("capture")(capture.capture)
-app.command("convert")(capture.convert)
-app.command("diff")(diff.diff)
-app.command("coverage")(coverage.coverage)
-app.command("campaign")(campaign.campaign)
-app.command("follow")(follow.follow)
-app.command("explore")(explore.explore)
-app.command("gdb", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
-    gdb.gdb
-)
-lab.app.command("inner")(inner.inner)
-app.add_typer(lab.app, name="lab")
-app.add_typer(profile.app, name="profile")
 
 
 def run() -> None:
@@ -115,6 +27,9 @@ def run() -> None:
     atexit.register(gc.freeze)
     _prepare_output()
     try:
+        # Only here, as it takes a while and may be interrupted, too.
+        from nestscope.plugin.cli.app import app
+
         app()
     except NestscopeError as error:
         _fail(str(error))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import typer
 
-from nestscope.plugin.cli.main import app
+from nestscope.plugin.cli.app import app
 from tests.docs.pages import ROOT, Block, blocks, pages
 from tests.plugin.cli.conftest import Cli, cli  # noqa: F401  a fixture
 

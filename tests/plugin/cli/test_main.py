@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nestscope.plugin.cli import main
+from nestscope.plugin.cli import app
 
 from .conftest import Cli
 
@@ -66,7 +66,7 @@ def test_a_defect_of_our_own_is_one_line_and_asks_for_a_report(
     def broken() -> None:
         raise ZeroDivisionError("by design")
 
-    monkeypatch.setattr(main, "app", broken)
+    monkeypatch.setattr(app, "app", broken)
     outcome = cli()
     assert outcome.status == 2
     assert "internal error: ZeroDivisionError: by design" in outcome.error
@@ -165,3 +165,19 @@ def test_no_number_is_lost_in_a_narrow_terminal(
     assert ["2830", "14", "1"] in [row[:3] for row in rows]
     assert "…" not in table
     assert all(len(line) <= columns for line in table.splitlines())
+
+
+def test_an_interruption_is_status_130_even_while_the_verbs_are_imported() -> None:
+    program = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'nestscope.plugin.cli.app': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from nestscope.plugin.cli.main import run\n"
+        "run()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "nestscope: interrupted\n")

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nestscope.decoders.state import State
-from nestscope.plugin.cli.main import app
+from nestscope.plugin.cli.app import app
 from nestscope.plugin.differential.scenario import SCENARIO
 from nestscope.plugin.differential.session import open_comparison
 from nestscope.plugin.qemu.lab import Lab

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from nestscope.plugin.cli.main import app
+from nestscope.plugin.cli.app import app
 from nestscope.plugin.differential.coverage.measure import shipped_storm, shipped_traces
 from nestscope.plugin.differential.trace_file import read_trace
 from nestscope.plugin.qemu.kernel_files import KernelFiles
 from nestscope.plugin.qemu.lab import QEMU
 from nestscope.sim.events import CollapseHuge, MoveSlot
-from nestscope.sim.operations import Tlbie, Together
+from nestscope.sim.operations import Order, Tlbie
+from nestscope.sim.places import known_places
 
 RIC_ALL = 2
 NEWER_QEMU = "NESTSCOPE_QEMU_RC"
@@ -33,11 +34,18 @@ def test_huge_pages_of_both_sizes_are_among_them() -> None:
 
 def test_drops_and_moved_memslots_meet_other_vcpus() -> None:
     operations = [operation for path in shipped_traces() for operation in read_trace(path)]
-    races = [operation.operations for operation in operations if isinstance(operation, Together)]
+    orders = [operation.operations for operation in operations if isinstance(operation, Order)]
     assert any(
-        sum(isinstance(one, Tlbie) and one.ric == RIC_ALL for one in race) > 1 for race in races
+        sum(isinstance(one, Tlbie) and one.ric == RIC_ALL for one in order) > 1 for order in orders
     )
-    assert any(isinstance(one, MoveSlot) for race in races for one in race)
+    assert any(isinstance(one, MoveSlot) for order in orders for one in order)
+
+
+def test_places_at_which_traces_hold_somebody_are_known_to_the_model() -> None:
+    operations = [operation for path in shipped_traces() for operation in read_trace(path)]
+    orders = [operation for operation in operations if isinstance(operation, Order)]
+    places = {place for order in orders for turns in order.turns for place in turns if place}
+    assert {str(place._replace(times=1)) for place in places} <= set(known_places())
 
 
 @pytest.mark.kernel
