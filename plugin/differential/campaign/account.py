@@ -73,15 +73,18 @@ def _page(name: str, target: Target, finding: ShrunkFinding, trace: str) -> str:
             f"| machine | QEMU `{target.machine}` |",
             f"| what | {trouble.message.splitlines()[0]} |",
             f"| shortest program | {shrunk} |",
+            *_seeded(finding),
             "",
             "## What is broken",
-            *_broken(trouble),
+            *_broken(finding),
             "",
             *_where(finding),
             "## Expected and observed",
             *_seen(trouble),
             "",
             "## The program",
+            "An operation a line; docs/reference/trace.md of nestscope says what each does.",
+            "",
             *(f"    {line}" for line in trace.splitlines()),
             "",
             "## Replay",
@@ -94,13 +97,20 @@ def _page(name: str, target: Target, finding: ShrunkFinding, trace: str) -> str:
     )
 
 
-def _broken(trouble: Trouble) -> list[str]:
+def _seeded(finding: ShrunkFinding) -> list[str]:
+    names = ", ".join(finding.defects)
+    return [f"| **seeded** | {names}: put into this kernel on purpose |"] if names else []
+
+
+def _broken(finding: ShrunkFinding) -> list[str]:
+    trouble = finding.trouble
     lines = [_MEANING[trouble.kind]]
     rules = sorted({violation.rule for violation in trouble.violations})
     if rules:
         lines += ["", "Rules of the nested rmap that do not hold any more:", ""]
         lines += [f"- {rule}: {_RULES.get(rule, 'see docs/audit.md')}" for rule in rules]
-    if trouble.kind in _STOPS_THE_HOST or _REACHES_THE_HOST.intersection(rules):
+    harmful = trouble.kind in _STOPS_THE_HOST or _REACHES_THE_HOST.intersection(rules)
+    if harmful and not finding.defects:
         lines += ["", _SECURITY]
     return lines
 
@@ -134,7 +144,7 @@ def _seen(trouble: Trouble) -> list[str]:
         lines += ["| place | expected (model) | observed (kernel) |", "|---|---|---|"]
         for each in trouble.differences[:_SHOWN]:
             lines.append(f"| `{each.path}` | {each.expected} | {each.observed} |")
-        lines += _more(len(trouble.differences))
+        lines += [*_more(len(trouble.differences)), ""]
     for violation in trouble.violations[:_SHOWN]:
         lines.append(f"- {violation.rule}: {violation.message}")
     lines += _more(len(trouble.violations))

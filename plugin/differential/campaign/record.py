@@ -57,6 +57,7 @@ def shrink_and_record(
         reproduced=trouble is not None and covers(task.signature, trouble.signature),
         release=release,
         files=files,
+        defects=station.options.defects,
     )
 
 

@@ -98,7 +98,8 @@ class ShrunkFinding:
 
     `operations` show `trouble` at their last one; `tries` programs were run for it.
     `reproduced` is False if the original program did not show the trouble again:
-    then the operations are the original ones. `files` are whole files by name.
+    then the operations are the original ones. `files` are whole files by name. `defects`
+    were put into that kernel on purpose.
     """
 
     trouble: Trouble
@@ -108,6 +109,7 @@ class ShrunkFinding:
     reproduced: bool
     release: str
     files: dict[str, bytes]
+    defects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

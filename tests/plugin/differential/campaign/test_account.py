@@ -62,6 +62,17 @@ def test_what_stops_the_host_is_marked() -> None:
     assert "Security" not in page(of_failure(died))
 
 
+def test_a_finding_of_a_seeded_defect_cannot_be_taken_for_a_real_one() -> None:
+    trouble = of_differences(GONE, Load(1, 0), (LOST_LEAF,))
+    found = ShrunkFinding(
+        trouble, PROGRAM, 5, 1.0, True, "6.12.107", CAPTURES, defects=("wrong-mask",)
+    )
+    _, text = write_account("difference-1", TARGET, found)
+    assert "| **seeded** | wrong-mask: put into this kernel on purpose |" in text
+    assert "Security" not in text
+    assert "seeded" not in page(trouble)
+
+
 def test_what_did_not_show_again_is_said() -> None:
     text = page(of_differences(GONE, Load(1, 0)), reproduced=False)
     assert "did not show again" in text
