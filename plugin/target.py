@@ -54,9 +54,14 @@ def open_target(
     A live target is stopped while it is open, and runs on afterwards.
 
     Raises:
-        NestscopeError: if it cannot be opened or runs another kernel.
+        NestscopeError: if it cannot be opened or runs another kernel, or a folder of the
+            kernel's files is not there.
     """
     known = Profile.open(profile) if profile is not None else None
+    for folder in (modules, debug):
+        # It may not be needed in the end, but whoever names one that is not there should know.
+        if folder is not None and not folder.is_dir():
+            raise KernelError(f"{folder} is not a folder: give one that is there, or none")
 
     def examine(memory: Memory) -> Kernel:
         return open_kernel(memory, vmlinux, modules, debug_dir=debug, profile=known)
