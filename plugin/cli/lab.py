@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nestscope.decoders.errors import NestscopeError
 from nestscope.plugin.cli.options import (
     KERNEL_HELP,
     KernelName,
@@ -150,6 +151,8 @@ def run(
     from nestscope.sim.guest import Guest
 
     plan = make_plan(trace, random_steps, seed)
+    if dump is not None and not dump.absolute().parent.is_dir():
+        raise NestscopeError(f"{dump} cannot be written: there is no folder {dump.parent}")
     with _booted(kernel, machine, memory, gdb_port, vmlinux, modules, qemu) as lab:
         with open_machine(lab) as live:
             guest = Guest()

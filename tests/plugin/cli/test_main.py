@@ -36,6 +36,10 @@ def test_decode_as_json_is_one_document(cli: Cli) -> None:
     [
         (["decode", "pte", "12z"], "'12z' is not a number"),
         (["decode", "pte", "0x10000000000000000"], "64 bits"),
+        (["state", "sample:6.12-64k", "--modules", "/nowhere"], "/nowhere is not a folder"),
+        (["check", "sample:6.12-64k", "--debug", "/nowhere"], "/nowhere is not a folder"),
+        (["lab", "run", "--dump", "/nowhere/x"], "/nowhere/x cannot be written"),
+        (["state", "gdb:"], "no gdbstub is named"),
         (["diff", "--via", "telepathy"], "--via is one of ram, mi"),
         (["diff", "missing.trace"], "missing.trace cannot be read"),
         (["diff", "missing.trace", "--random", "3"], "not both"),
