@@ -69,6 +69,19 @@ class KdumpFile(PagedMemory):
         return int(self._before[run]) + between + (last & (1 << bit) - 1).bit_count()
 
     def _load(self, number: int) -> bytes:
+        offset, packed, flags = self._packed(number)
+        try:
+            return unpack_page(packed, flags, self.page_size)
+        except CodecError as error:
+            why = f"the page at {offset:#x} of {self.name}: {error}"
+            raise self._unreadable(number * self.page_size, why) from error
+
+    def _packed(self, number: int) -> tuple[int, bytes, int]:
+        """Return where page `number` is in the file, its bytes there, and its flags.
+
+        Raises:
+            UnreadableMemoryError: if it is not in the dump, or not in the file.
+        """
         address = number * self.page_size
         if not self.header.start_pfn <= number < self.header.end_pfn:
             raise self._unreadable(address, f"{self.name} ends before it, or holds another part")
@@ -76,19 +89,18 @@ class KdumpFile(PagedMemory):
             raise self._unreadable(address, f"the page was left out of {self.name}")
         place = self.header.descriptors_offset
         place += (self._rank(number) - self._first) * self._descriptor.itemsize
+        raw = self._in_file(address, place, self._descriptor.itemsize)
+        offset, size, flags, _ = np.frombuffer(raw, self._descriptor)[0].item()
+        if size > 2 * self.page_size:
+            raise self._unreadable(address, f"its descriptor claims {size} bytes")
+        return offset, self._in_file(address, offset, size), flags
+
+    def _in_file(self, address: int, offset: int, size: int) -> bytes:
+        """Return bytes of the file that the page at `address` needs."""
         try:
-            raw = self._contents.read(place, self._descriptor.itemsize)
-            offset, size, flags, _ = np.frombuffer(raw, self._descriptor)[0].item()
-            if size > 2 * self.page_size:
-                raise self._unreadable(address, f"its descriptor claims {size} bytes")
-            packed = self._contents.read(offset, size)
+            return self._contents.read(offset, size)
         except UnreadableMemoryError as error:
             raise self._unreadable(address, f"{self.name} is cut short ({error.why})") from error
-        try:
-            return unpack_page(packed, flags, self.page_size)
-        except CodecError as error:
-            why = f"the page at {offset:#x} of {self.name}: {error}"
-            raise self._unreadable(address, why) from error
 
     def _has(self, number: int) -> bool:
         """Say whether the bitmap has page `number`."""
