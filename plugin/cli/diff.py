@@ -195,6 +195,9 @@ def _run(
     if plan.show:
         console.print(table)
     last = outcome.last
+    if outcome.failure is not None:
+        _print_failure(outcome, plan, save, console)
+        return False
     if last is None:
         raise NestscopeError("there is no operation that can be run")
     if inject is not None and inject > last.number:
@@ -204,6 +207,18 @@ def _run(
     console.print(describe_tally(sides.run.tally, seconds, compared=compared))
     _print_refused(outcome, plan, console)
     return _judge(sides, plan, outcome, last, save, console)
+
+
+def _print_failure(outcome: "Outcome", plan: "Plan", save: Path, console: "Console") -> None:
+    """Say how the kernel ended, and keep the trace; no capture of it is to be trusted."""
+    from nestscope.sim.trace import format_operation
+
+    count = len(outcome.done)
+    console.print(f"operation {count} ({format_operation(outcome.done[-1])}) ends the kernel:")
+    console.print(str(outcome.failure), markup=False, highlight=False, soft_wrap=True)
+    path = save / f"nestscope-{plan.name}-step{count}.trace"
+    first = str(outcome.failure).splitlines()[0]
+    _keep(None, outcome.done, path, first, console)
 
 
 def _judge(

@@ -9,6 +9,7 @@ from nestscope.plugin.differential.one_side import OneSide
 from nestscope.plugin.differential.plan import Plan
 from nestscope.plugin.differential.runner import REFUSED, Comparison, Step
 from nestscope.plugin.differential.session import LiveComparison
+from nestscope.plugin.qemu.errors import LabFailure
 from nestscope.sim.invariants import Violation, violations
 from nestscope.sim.operations import Operation
 
@@ -19,13 +20,15 @@ class Outcome:
 
     `done` are the operations that ran, `last` is the step of the last one. `refused` are
     those that no guest or VMM can do, with the reason: they were left out. `broken`:
-    invariants that the last State breaks.
+    invariants that the last State breaks. `failure`: how the kernel ended in the last of
+    `done`, which then has no step.
     """
 
     done: list[Operation] = field(default_factory=list)
     last: Step | None = None
     refused: list[tuple[Operation, str]] = field(default_factory=list)
     broken: list[Violation] = field(default_factory=list)
+    failure: LabFailure | None = None
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,13 @@ def replay(
     audit_rc: bool | None = None,
     inject: Inject | None = None,
 ) -> Outcome:
-    """Run operations until model and kernel differ, or the State breaks an invariant.
+    """Run operations until model and kernel differ, the State breaks an invariant, or it ends.
 
     `watch(step, last)` is called after each operation, with None for one that was refused.
     Invariants are looked at if `audit_rc` is not None: whether hardware sets R and C.
 
     Raises:
-        NestscopeError: if the machine fails, or the model has no specification.
+        NestscopeError: if QEMU or the agent end, or the model has no specification.
     """
     outcome = Outcome()
     for operation in plan.operations:
@@ -63,6 +66,12 @@ def replay(
             outcome.refused.append((operation, str(problem)))
             watch(None, outcome.last)
             continue
+        except LabFailure as failure:
+            if failure.kind == "died":
+                raise  # somebody ended QEMU, or QEMU itself did
+            outcome.done.append(operation)
+            outcome.failure = failure
+            break
         outcome.done.append(operation)
         watch(step, outcome.last)
         outcome.last = step
