@@ -62,7 +62,7 @@ INSTRUCTIONS = 1000
 
 
 def enter_nested_guest(
-    kvm: Kvm, state_gpa: int, regs_gpa: int, *, limited: bool = False
+    kvm: Kvm, state_gpa: int, regs_gpa: int, *, limited: bool = False, vcpu: int = 0
 ) -> Steps[Result]:
     """Enter the nested guest that `hv_guest_state` at `state_gpa` names, run it, leave.
 
@@ -89,13 +89,13 @@ def enter_nested_guest(
         yield from lock_tlb(kvm, nested)
         update_ptbl_cache(kvm, nested)
         unlock_tlb(kvm, nested)
-    kvm.running.append(nested)
+    kvm.running[vcpu] = nested
     if entry.hdec_expiry is not None and entry.hdec_expiry < LONG_AGO:
         result = left(entry.cpu, TRAP_HDEC)
     else:
         require_predictable(entry, limited=limited)
         result = yield from run_nested(kvm, nested, entry.cpu, limited=limited)
-    kvm.running.remove(nested)
+    del kvm.running[vcpu]
     yield from put_nested(kvm, nested)
     state = kvm.read_guest(state_gpa, STATE_SIZES[entry.version])
     if state is None or not (yield from write_back(kvm, state_gpa, left_state(state))):

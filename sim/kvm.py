@@ -96,8 +96,8 @@ class Kvm:
     """`struct kvm` and `struct kvm_arch`.
 
     `nested` is `kvm_nested_guest_idr`, `reserved` the keys that are taken in it,
-    with or without a nested guest. `running` are the `vcpu->arch.nested` of all
-    vCPUs. `lpids` are the LPIDs in use on the host (`lpid_inuse`).
+    with or without a nested guest. `running` are the `vcpu->arch.nested` by
+    number of the vCPU. `lpids` are the LPIDs in use on the host (`lpid_inuse`).
     `mixed` are frames that stand for the OR of the numbers of others (finding
     0002): frame to those others, ascending. Abstract addresses are handed out by
     `new_address`: never the same one twice. `uses_after_free` says where a path
@@ -150,7 +150,7 @@ class Kvm:
         self.memslots: list[Memslot] = []
         self.nested: dict[int, NestedGuest] = {}
         self.reserved: set[int] = set()
-        self.running: list[NestedGuest] = []
+        self.running: dict[int, NestedGuest] = {}
         self.pgtable = RadixTree(facts.page_shift, self.new_address())
         self.memory = memory
         self.payload_frame = 0

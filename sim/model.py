@@ -142,7 +142,11 @@ class Model:
             raise UnmodelledError(f"hypercall {event.number:#x}")
         args = (*event.args, *NO_ARGUMENTS)[: len(NO_ARGUMENTS)]
         layout = self.layout.of_vcpu(event.vcpu)
-        return (yield from self._make_hcall(layout, event.number, args, handler(self.kvm, args)))
+        return (
+            yield from self._make_hcall(
+                layout, event.number, args, handler(self.kvm, args, event.vcpu)
+            )
+        )
 
     def _access(self, event: Access) -> Steps[Result]:
         layout = self.layout.of_vcpu(event.vcpu)
@@ -150,7 +154,9 @@ class Model:
         yield from self._vmm_writes(layout.state, prepared_state(event.l1_lpid))
         yield from self._vmm_writes(layout.regs, prepared_regs(event.address, code, event.value))
         args = (layout.state, layout.regs, *NO_ARGUMENTS)[: len(NO_ARGUMENTS)]
-        path = enter_nested_guest(self.kvm, layout.state, layout.regs, limited=True)
+        path = enter_nested_guest(
+            self.kvm, layout.state, layout.regs, limited=True, vcpu=event.vcpu
+        )
         result = yield from self._make_hcall(layout, H_ENTER_NESTED, args, path)
         loaded = event.kind == "load" and (result.ret, result.r3) == (TRAP_SYSCALL, 0)
         return result if loaded else result._replace(value=None)
@@ -199,23 +205,26 @@ def _plain(path: Steps[int]) -> Steps[Result]:
     return Result(ret=(yield from path))
 
 
-def _set_partition_table(kvm: Kvm, args: tuple[int, ...]) -> Steps[Result]:
+def _set_partition_table(kvm: Kvm, args: tuple[int, ...], _vcpu: int) -> Steps[Result]:
     yield "set the partition table"
     return Result(ret=set_partition_table(kvm, args[0]))
 
 
-def _enter(kvm: Kvm, args: tuple[int, ...]) -> Steps[Result]:
+def _enter(kvm: Kvm, args: tuple[int, ...], vcpu: int) -> Steps[Result]:
     """Of a hypercall that the guest makes itself only r3 is reported."""
-    return Result(ret=(yield from enter_nested_guest(kvm, *args[:2])).ret)
+    return Result(ret=(yield from enter_nested_guest(kvm, *args[:2], vcpu=vcpu)).ret)
 
 
-HCALLS: dict[int, Callable[[Kvm, tuple[int, ...]], Steps[Result]]] = {
+HCALLS: dict[int, Callable[[Kvm, tuple[int, ...], int], Steps[Result]]] = {
     H_SET_PARTITION_TABLE: _set_partition_table,
     H_ENTER_NESTED: _enter,
-    H_TLB_INVALIDATE: lambda kvm, args: _plain(do_nested_tlbie(kvm, *args[:3])),
-    H_RPT_INVALIDATE: lambda kvm, args: _plain(rpt_invalidate(kvm, *args[:6])),
+    H_TLB_INVALIDATE: lambda kvm, args, _: _plain(do_nested_tlbie(kvm, *args[:3])),
+    H_RPT_INVALIDATE: lambda kvm, args, _: _plain(rpt_invalidate(kvm, *args[:6])),
 }
-"""Hypercalls of the guest that the model knows. The VMM has enabled H_RPT_INVALIDATE."""
+"""Hypercalls of the guest that the model knows, with their arguments and the vCPU's number.
+
+The VMM has enabled H_RPT_INVALIDATE.
+"""
 
 NO_ARGUMENTS = (0,) * 7
 RESULTS = 0x80

@@ -3,13 +3,18 @@
 from nestscope.decoders import state as st
 from nestscope.decoders.audit.guests import shadow_dw0
 from nestscope.sim import rmap
+from nestscope.sim.constants import KVM_MEMSLOT_INVALID
 from nestscope.sim.kvm import Kvm, Memslot, NestedGuest
 
 
-def vm_state(kvm: Kvm) -> st.Vm:
-    """Return the VM as the State knows it. Its vCPUs are numbered as they entered."""
+def vm_state(kvm: Kvm, *, invalid_slots: bool = False) -> st.Vm:
+    """Return the VM as the State knows it.
+
+    A memslot that is being deleted or moved (KVM_MEMSLOT_INVALID) is not in the State of a
+    kernel; with `invalid_slots` it is in this one.
+    """
     orphans: list[NestedGuest] = []
-    for nested in kvm.running:
+    for nested in kvm.running.values():
         if kvm.nested.get(nested.l1_lpid) is not nested and nested not in orphans:
             orphans.append(nested)
     return st.Vm(
@@ -18,11 +23,15 @@ def vm_state(kvm: Kvm) -> st.Vm:
         radix=kvm.radix,
         mmu_lock_held=False,
         l1_ptcr=kvm.l1_ptcr,
-        memslots=tuple(memslot_state(memslot) for memslot in kvm.memslots),
+        memslots=tuple(
+            memslot_state(memslot)
+            for memslot in kvm.memslots
+            if invalid_slots or not memslot.flags & KVM_MEMSLOT_INVALID
+        ),
         host_leaves=st.Leaves.build(kvm.pgtable.leaves()),
         nested=tuple(nested_state(kvm.nested[lpid]) for lpid in sorted(kvm.nested)),
         running=tuple(
-            st.Running(number, nested.shadow.root) for number, nested in enumerate(kvm.running)
+            st.Running(vcpu, nested.shadow.root) for vcpu, nested in sorted(kvm.running.items())
         ),
         orphans=tuple(nested_state(nested) for nested in orphans),
     )

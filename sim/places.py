@@ -76,6 +76,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "read the partition table entry": ("kvmhv_emulate_tlbie_lpid:kvmhv_update_ptbl_cache",),
     "remove the nested guest": ("kvmhv_emulate_tlbie_lpid:_raw_spin_lock",),
     "release the nested guest": ("kvmhv_emulate_tlbie_lpid:kvmhv_release_nested",),
+    "run the nested guest": ("kvmhv_enter_nested_guest:kvmhv_run_single_vcpu",),
     "clear C": ("kvmppc_hv_get_dirty_log_radix:_raw_spin_lock",),
     "flush the slot": (
         "kvmppc_core_flush_memslot_hv",

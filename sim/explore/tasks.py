@@ -66,7 +66,13 @@ def access(world: ExploredWorld, nested: NestedGuest, kind: str, n_gpa: int) -> 
 def enter(world: ExploredWorld, nested: NestedGuest) -> None:
     """Put a vCPU into a nested guest before anything runs: it holds a reference."""
     nested.refcnt += 1
-    world.kvm.running.append(nested)
+    world.kvm.running[len(world.kvm.running)] = nested
+
+
+def vcpu_in(world: ExploredWorld, l1_lpid: int) -> int:
+    """Return a vCPU that is in nested guest `l1_lpid`."""
+    running = world.kvm.running
+    return next(vcpu for vcpu in running if running[vcpu].l1_lpid == l1_lpid)
 
 
 def fault(kind: str, l1_lpid: int = L1_LPID) -> ExplorerTask:
@@ -76,10 +82,11 @@ def fault(kind: str, l1_lpid: int = L1_LPID) -> ExplorerTask:
     """
 
     def path(world: ExploredWorld) -> Steps[None]:
-        nested = next(each for each in world.kvm.running if each.l1_lpid == l1_lpid)
+        nested = world.kvm.running[vcpu_in(world, l1_lpid)]
         yield from access(world, nested, kind, N_GPA)
         yield "leave the nested guest"
-        world.kvm.running.remove(nested)
+        # Two that are in one nested guest are alike: any of them leaves.
+        del world.kvm.running[vcpu_in(world, l1_lpid)]
         yield from put_nested(world.kvm, nested)
 
     other = "" if l1_lpid == L1_LPID else f" in nested guest {l1_lpid}"

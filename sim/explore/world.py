@@ -86,12 +86,14 @@ class ExploredWorld:
     def state(self) -> st.State:
         """Return the State of the VM now."""
         info = st.KernelInfo(None, PAGE_SHIFT)
-        return st.State(st.Source("model", "explorer"), info, (vm_state(self.kvm),))
+        return st.State(
+            st.Source("model", "explorer"), info, (vm_state(self.kvm, invalid_slots=True),)
+        )
 
     def orphans(self) -> list[NestedGuest]:
         """Return the nested guests that a vCPU is in and the idr does not have."""
         found: list[NestedGuest] = []
-        for nested in self.kvm.running:
+        for nested in self.kvm.running.values():
             if self.kvm.nested.get(nested.l1_lpid) is not nested and nested not in found:
                 found.append(nested)
         return found
@@ -120,7 +122,7 @@ class ExploredWorld:
             frozenset(kvm.srcu.readers),
             tuple(slot_fingerprint(memslot) for memslot in kvm.memslots),
             tuple(nested_fingerprint(kvm.nested[l1_lpid]) for l1_lpid in sorted(kvm.nested)),
-            tuple(nested_fingerprint(nested) for nested in kvm.running),
+            tuple(nested_fingerprint(nested) for nested in kvm.running.values()),
             frozenset(kvm.reserved),
             frozenset(kvm.lpids),
             tree_fingerprint(kvm.pgtable),

@@ -9,7 +9,7 @@ Only one operation moves at a time, so whoever comes to a breakpoint is that one
 """
 
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -82,6 +82,7 @@ class Conductor:
         self._loops = self._sites.loops(1 + max(operation.worker for operation in operations))
         states: list[State] = []
         try:
+            self._adopt({operation.worker for operation in operations})
             while not all(operation.ended for operation in operations):
                 for operation in operations:
                     moved = not operation.ended and self._take_turn(operation)
@@ -90,6 +91,16 @@ class Conductor:
         except OrderError:
             self._let_go(operations)
             raise
+
+    def _adopt(self, workers: Collection[int]) -> None:
+        """Give each thread its vCPU before anybody is held: it may need an RCU grace period."""
+        for worker in sorted(workers):
+            adoption = Operation("adoption", worker, ["adopt"], [])
+            limit = time.monotonic() + TURN_SECONDS
+            while not self._has_ended(adoption):
+                if time.monotonic() > limit:
+                    raise OrderError(f"vCPU {worker} cannot be run by a thread of its own")
+                time.sleep(_POLL_SECONDS)
 
     def _take_turn(self, operation: Operation) -> bool:
         last = not operation.turns

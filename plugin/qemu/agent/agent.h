@@ -113,6 +113,7 @@ void do_vcpu(const struct command *c);
 void do_stub(const struct command *c);
 void do_together(const struct command *c);
 void vcpu_run_held(int vcpu);
+void vcpu_adopt(int vcpu);
 void vcpu_interrupt(unsigned long thread);
 
 /* refuse.c: whether a command of the VMM cannot be done at all, with the error replied. */

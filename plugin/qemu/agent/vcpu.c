@@ -229,6 +229,19 @@ void vcpu_run_held(int vcpu)
 	run(&vcpus[vcpu]);
 }
 
+/* KVM_RUN that ends at once: the vCPU belongs to this thread then. */
+void vcpu_adopt(int vcpu)
+{
+	struct vcpu *v = &vcpus[vcpu];
+
+	if (vcpu_refuses(vcpu))
+		return;
+	v->run->immediate_exit = 1;
+	ioctl(v->fd, KVM_RUN, 0);
+	v->run->immediate_exit = 0;
+	reply("ok");
+}
+
 void vcpu_interrupt(unsigned long thread)
 {
 	on_alarm(0);

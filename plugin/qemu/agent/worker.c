@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,8 @@
 
 static struct worker {
 	pthread_t thread;
+	int made;		/* the thread is there, and stays */
+	sem_t start;
 	int busy;		/* begun, and its end not yet told */
 	int ended;
 	int vcpu;
@@ -51,14 +54,22 @@ static time_t seconds(void)
 static void *work(void *argument)
 {
 	struct worker *w = argument;
+	const char *verb;
 
 	stay_on(pthread_self(), w->vcpu + 1, w->vcpu + 1);
 	reply_capture(&w->answer);
-	if (!strcmp(w->command.argv[0], "hcall") || !strcmp(w->command.argv[0], "enter"))
-		call_held(&w->command, w->vcpu);
-	else
-		execute(&w->command);
-	__atomic_store_n(&w->ended, 1, __ATOMIC_RELEASE);
+	for (;;) {
+		while (sem_wait(&w->start))
+			;
+		verb = w->command.argv[0];
+		if (!strcmp(verb, "hcall") || !strcmp(verb, "enter"))
+			call_held(&w->command, w->vcpu);
+		else if (!strcmp(verb, "adopt"))
+			vcpu_adopt(w->vcpu);
+		else
+			execute(&w->command);
+		__atomic_store_n(&w->ended, 1, __ATOMIC_RELEASE);
+	}
 	return NULL;
 }
 
@@ -78,7 +89,11 @@ static int keep(struct worker *w, const struct command *c)
 	return 0;
 }
 
-/* begin WORKER COMMAND ...: start a command; `hcall` and `enter` on the vCPU of that number. */
+/*
+ * begin WORKER COMMAND ...: start a command; `hcall` and `enter` on the vCPU of that number.
+ * `adopt` makes that vCPU the thread's own: in another thread KVM_RUN waits for an RCU grace
+ * period first, and there is none while somebody is held.
+ */
 void do_begin(const struct command *c)
 {
 	int bad = 0, last = sysconf(_SC_NPROCESSORS_ONLN) - 1;
@@ -100,8 +115,10 @@ void do_begin(const struct command *c)
 	w->vcpu = number_of;
 	w->since = seconds();
 	w->answer.used = 0;
-	if (pthread_create(&w->thread, NULL, work, w))
+	if (!w->made && (sem_init(&w->start, 0, 0) || pthread_create(&w->thread, NULL, work, w)))
 		_exit(1);
+	w->made = 1;
+	sem_post(&w->start);
 	reply("ok");
 }
 
@@ -122,7 +139,6 @@ void do_ended(const struct command *c)
 		reply("ok running=1");
 		return;
 	}
-	pthread_join(w->thread, NULL);
 	w->busy = 0;
 	if (!--count)
 		stay_on(pthread_self(), 0, last);
