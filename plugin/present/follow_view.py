@@ -35,6 +35,7 @@ def summary(report: Report) -> str:
         f"{count(report.stops)} stops, {count(report.foreign)} of them in a guest)",
         f"{count(tally.leaves)} leaves and {count(tally.chains)} chains compared, "
         f"{count(report.wholes)} times everything",
+        f"{count(tally.guest_leaves)} new shadow leaves compared with the guest's own tree",
         f"{count(tally.inner)} inner calls made by the model itself, {count(tally.rc_gained)} "
         "leaves gained R or C from the hardware",
     ]
@@ -66,6 +67,7 @@ def follow_document(
         "leaves": tally.leaves,
         "chains": tally.chains,
         "compared_as_a_whole": report.wholes,
+        "guest_leaves": tally.guest_leaves,
         "rc_gained": tally.rc_gained,
         "unjudged": tally.unjudged,
         "differences": [

@@ -22,7 +22,8 @@ class Tally:
     """What was compared.
 
     `leaves`, `chains`: comparisons at calls. `rc_gained`: leaves in which R or C was
-    set without a call, as the hardware does. `unjudged`: calls at which another
+    set without a call, as the hardware does. `guest_leaves`: new shadow leaves that were
+    compared with the guest's own tree, too. `unjudged`: calls at which another
     vCPU was in the middle of its own.
     """
 
@@ -31,6 +32,7 @@ class Tally:
     leaves: int = 0
     chains: int = 0
     rc_gained: int = 0
+    guest_leaves: int = 0
     unjudged: int = 0
 
     def called(self, function: str) -> None:

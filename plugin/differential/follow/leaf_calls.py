@@ -11,6 +11,7 @@ from nestscope.decoders.compare import Difference
 from nestscope.decoders.words.pte import PTE_C, PTE_EAA_WRITE, PTE_R, PTE_RPN
 from nestscope.plugin.differential.follow.checks import Checker, describe_leaf
 from nestscope.plugin.differential.follow.mirror import VmMirror
+from nestscope.plugin.differential.follow.shadow_value import check_value
 from nestscope.sim import rmap
 from nestscope.sim.constants import EAGAIN, PMD_SHIFT, PUD_SHIFT
 from nestscope.sim.create import Entry, create_pte
@@ -50,7 +51,8 @@ class CreatePte(KernelCall):
     """`kvmppc_create_pte`: a leaf of `1 << shift` bytes, and `entry` if it is a shadow leaf.
 
     It takes `mmu_lock` itself, so others may come before it. `refused`: the sequence
-    number that it was given is out of date, so it must return -EAGAIN.
+    number that it was given is out of date, so it must return -EAGAIN. `doubts` are
+    differences that showed when it took effect.
     """
 
     tree: RadixTree
@@ -60,6 +62,7 @@ class CreatePte(KernelCall):
     entry: Entry | None = None
     refused: bool = False
     done: bool = False
+    doubts: list[Difference] = field(default_factory=list)
 
     locked = False
 
@@ -87,6 +90,9 @@ class CreatePte(KernelCall):
 
     def _apply(self) -> None:
         kvm = self.vm.kvm
+        if self.entry is not None:
+            leaf = self.address, self.shift, self.pte
+            self.doubts = check_value(self.vm, self.checker, self.tree, leaf, self.entry)
         drain(
             create_pte(
                 kvm,
@@ -102,9 +108,9 @@ class CreatePte(KernelCall):
 
     def after(self, result: int) -> list[Difference]:
         """0: the leaf must be there, with its entry. Otherwise nothing has changed."""
-        found = []
         if result == 0 and not self.done:
             self._apply()
+        found, self.doubts = self.doubts, []
         if result == 0 and self.refused:
             path = f"{self.vm.name_of(self.tree)}[{self.address:#x}]"
             what = f"{-EAGAIN}: mmu_invalidate_seq had moved on"

@@ -84,6 +84,8 @@ def slot_of(slot: st.Memslot) -> Memslot:
         array=slot.rmap_array or 0,
     )
     for chain in slot.rmap:
+        if not chain.entries:
+            continue  # malformed from its head on: a problem of the State says so
         made.rmap[chain.gfn - slot.base_gfn] = chain_of(chain.form, chain.entries)
     return made
 
@@ -94,11 +96,13 @@ class VmMirror:
 
     `departed` are nested guests that the kernel no longer finds by l1_lpid while a
     vCPU may still be in them. `slots_stale`: the kernel has changed the memslots.
+    `structs` are addresses of `struct kvm_nested_guest` by that of the root table.
     """
 
     kvm: Kvm
     departed: list[NestedGuest] = field(default_factory=list)
     slots_stale: bool = False
+    structs: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, vm: st.Vm, page_shift: int, release: str | None) -> "VmMirror":
@@ -127,6 +131,8 @@ class VmMirror:
         tree = tree_of(guest.leaves, self.kvm.page_shift, guest.shadow_pgtable or 0)
         made = NestedGuest(guest.l1_lpid, guest.shadow_lpid or 0, tree)
         made.refcnt = guest.refcnt or 0
+        if guest.address is not None:
+            self.structs[tree.root] = guest.address
         self.kvm.nested[guest.l1_lpid] = made
         return made
 

@@ -9,9 +9,12 @@ from nestscope.decoders.kernel.kernel import Kernel
 from nestscope.decoders.kernel.memory import ROOT_BITS
 from nestscope.decoders.kernel.record import Record
 from nestscope.decoders.radix import RadixRoot, walk
+from nestscope.decoders.radix_faults import UnreadableTable
+from nestscope.decoders.sources.protocol import Memory
 from nestscope.decoders.state import FORM_NAMES
+from nestscope.decoders.words.pte import PTE_RPN
 from nestscope.decoders.words.rmap import RMAP_NESTED_SIZE
-from nestscope.plugin.differential.follow.mirror import chain_of
+from nestscope.plugin.differential.follow.mirror import VmMirror, chain_of
 from nestscope.sim.rmap import Chain
 from nestscope.sim.tree import NO_LEAF, RadixTree
 
@@ -21,6 +24,22 @@ _ROOT_BYTES = 8 << ROOT_BITS
 
 class FollowError(NestscopeError):
     """The kernel cannot be followed, or no longer."""
+
+
+class _GuestView:
+    """A guest's memory through the mirror's host tree (`Memory`): reads inside one page."""
+
+    def __init__(self, physical: Memory, pgtable: RadixTree) -> None:
+        self._physical = physical
+        self._pgtable = pgtable
+
+    def read(self, address: int, length: int) -> bytes:
+        """Return bytes at a guest real address."""
+        pte, shift = self._pgtable.find(address)
+        if not pte:
+            raise UnreadableMemoryError(address, length, "the host maps no page there")
+        inside = (1 << (shift or self._pgtable.page_shift)) - 1
+        return self._physical.read(pte & PTE_RPN & ~inside | address & inside, length)
 
 
 class Observer:
@@ -43,6 +62,10 @@ class Observer:
         sequence = types.first("kvm", "mmu_invalidate_seq", "mmu_notifier_seq")
         self._kvm = Record(types, "kvm", ["arch.pgtable", "arch.l1_ptcr", sequence], order)
         self._slot = Record(types, "kvm_memory_slot", ["base_gfn", "npages", "arch.rmap"], order)
+        self._nested = Record(types, "kvm_nested_guest", ["l1_gr_to_hr"], order)
+        self._alone: int | None = None
+        if types.first("kvm", "online_vcpus.counter"):
+            self._alone = types.offset("kvm", "online_vcpus.counter")
         self._vcpu: tuple[int, int] | None = None
         if types.first("kvm_vcpu", "kvm") and types.first("kvm_vcpu", "arch.regs.gpr"):
             self._vcpu = types.offset("kvm_vcpu", "kvm"), types.offset("kvm_vcpu", "arch.regs.gpr")
@@ -87,6 +110,23 @@ class Observer:
         shift = found.leaf.shift
         place = found.steps[-1].entry_address
         return found.leaf.pte, 0 if shift == self.kernel.page_shift else shift, place
+
+    def guest_leaf(self, vm: VmMirror, tree: RadixTree, n_gpa: int) -> tuple[int, int] | None:
+        """Return the guest's own leaf for `n_gpa` and the guest real address that it leads to.
+
+        PTE 0 if there is none. None if it cannot be told: the guest has several vCPUs, and
+        may have changed its tree since the kernel walked it, or its table is not mapped.
+        """
+        nested = vm.structs.get(tree.root)
+        if nested is None or self._alone is None:
+            return None
+        if self.memory.u32(vm.kvm.address + self._alone) != 1:
+            return None
+        (root,) = self._nested.read_numbers(self.memory, nested)
+        found = walk(_GuestView(self.memory.physical, vm.kvm.pgtable), root, n_gpa)
+        if isinstance(found.fault, UnreadableTable):
+            return None
+        return (0, 0) if found.leaf is None else (found.leaf.pte, found.leaf.real_address)
 
     def is_empty(self, tree: RadixTree) -> bool:
         """Say whether the root table of a tree has no entry."""

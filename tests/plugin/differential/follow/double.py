@@ -18,6 +18,7 @@ class ModelObserver:
 
     def __init__(self, world: World) -> None:
         self.kvm = world.model.kvm
+        self.guest: dict[int, tuple[int, int]] = {}
 
     def tree(self, root: int) -> RadixTree:
         trees = [self.kvm.pgtable, *(guest.shadow for guest in self.kvm.nested.values())]
@@ -42,6 +43,9 @@ class ModelObserver:
     def used_words(self, array: int, first: int, count: int) -> set[int]:
         slot, _ = self.slot(array)
         return {index for index in slot.rmap if first <= index < first + count}
+
+    def guest_leaf(self, _vm: VmMirror, _tree: RadixTree, n_gpa: int) -> tuple[int, int] | None:
+        return self.guest.get(n_gpa)
 
     def is_empty(self, tree: RadixTree) -> bool:
         return not list(self.tree(tree.root).leaves())

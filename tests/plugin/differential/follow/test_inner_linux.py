@@ -3,13 +3,14 @@
 import pytest
 
 from nestscope.plugin.differential.follow.attach import attach
-from nestscope.plugin.differential.follow.damage import Damage, Injector
+from nestscope.plugin.differential.follow.damage import Damage, Injector, WordInjector
 from nestscope.plugin.differential.follow.follower import Follower, Limits, Report
 from nestscope.plugin.qemu.errors import LabError
 from nestscope.plugin.qemu.inner_linux import ENDED, InnerLinux, build_initramfs
 from nestscope.plugin.qemu.kernel_files import KernelFiles
 
-pytestmark = [pytest.mark.kernel, pytest.mark.nightly]
+# On a busy machine TCG needs many minutes for what takes one of its own.
+pytestmark = [pytest.mark.kernel, pytest.mark.nightly, pytest.mark.timeout(3600)]
 
 
 def follow_inner(
@@ -29,7 +30,7 @@ def follow_inner(
         with attach(f"gdb:{lab.gdb_socket}", ram=lab.files.ram, disturb=disturb) as follower:
             lab.go()
             first = injector is not None
-            follower.run(Limits(seconds=900, first=first, until=lambda: ENDED in lab.text))
+            follower.run(Limits(seconds=3000, first=first, until=lambda: ENDED in lab.text))
         return follower.report, lab.text
 
 
@@ -50,7 +51,7 @@ def test_an_unmodified_linux_with_nested_guests_is_followed_without_a_difference
 
 
 def test_an_entry_that_is_dropped_meanwhile_is_noticed(kernel_files: KernelFiles) -> None:
-    injector = Injector(Damage.DROP, after=300)
+    injector = WordInjector(Damage.DROP, after=300)
     report, _ = follow_inner(kernel_files, injector=injector)
     assert injector.gfn is not None
     assert report.found[0].difference.path.endswith(f"rmap[gfn={injector.gfn:#x}]")

@@ -15,7 +15,12 @@ from pathlib import Path
 import pytest
 
 from nestscope.plugin.differential.follow.attach import attach
-from nestscope.plugin.differential.follow.damage import Damage, Injector
+from nestscope.plugin.differential.follow.damage import (
+    Damage,
+    Injector,
+    WordInjector,
+    injector,
+)
 from nestscope.plugin.differential.follow.follower import Follower, Limits, Report
 from nestscope.plugin.differential.lab_machine import LabMachine
 from nestscope.plugin.differential.scenario import SCENARIO
@@ -23,7 +28,9 @@ from nestscope.plugin.differential.session import open_machine
 from nestscope.plugin.qemu.kernel_files import KernelFiles
 from nestscope.plugin.qemu.lab import Lab
 from nestscope.sim.guest import Guest
+from nestscope.sim.layout import LAYOUT
 from nestscope.sim.operations import Operation
+from nestscope.sim.trace import parse
 
 from ...cli.conftest import Cli, cli
 
@@ -33,6 +40,25 @@ pytestmark = pytest.mark.kernel
 
 FIRST = SCENARIO[:9]
 """Up to the second mapping of one guest page: single entries and a list."""
+
+
+HARMLESS = tuple(
+    parse(
+        f"""nestscope-trace 1
+        ptcr {LAYOUT.ptcr:#x}
+        map 1 0x1000000 0x900000 64K rwxRC
+        store 1 0x1000000 1
+        map 2 0x1000000 0x900000 64K rwxRC
+        store 2 0x1000000 2
+        tlbie ric=0 prs=0 r=1 is=0 lpid=2 ap=5 epn=0x1000
+        store 2 0x1000000 3
+        map 3 0x3000000 0x900000 64K rR
+        load 3 0x3000000"""
+    )
+)
+"""No page is taken away: a kernel that forgets a leaf does not write to freed memory."""
+TWICE = "l1_lpid 2 n_gpa 0x1000000 -> l1_lpid 1 n_gpa 0x1000000"
+"""The chain into which nested guest 2 enters the page for the second time."""
 
 
 class Workload(threading.Thread):
@@ -76,13 +102,11 @@ def follow(
         f"gdb:{lab.gdb_socket}", files.vmlinux, files.modules_dir, disturb=disturb
     ) as follower:
         workload.start()
-        follower.run(
-            Limits(
-                seconds=60,
-                whole_every=0.5,
-                until=lambda: not workload.is_alive(),
-            )
-        )
+        try:
+            follower.run(Limits(seconds=60, whole_every=0.5, until=lambda: not workload.is_alive()))
+        finally:
+            if isinstance(disturb, Injector):
+                disturb.undo(follower)
     return follower.report
 
 
@@ -126,13 +150,53 @@ def test_the_scenario_is_followed_call_by_call_without_a_difference(clean_lab: L
 
 @pytest.mark.parametrize("damage", list(Damage))
 def test_a_changed_entry_is_noticed_once_and_its_gfn_named(clean_lab: Lab, damage: Damage) -> None:
-    injector = Injector(damage, after=3)
+    damaged = WordInjector(damage, after=3)
     with working(clean_lab, FIRST) as workload:
-        report = follow(clean_lab, workload, injector)
-    assert injector.gfn is not None
+        report = follow(clean_lab, workload, damaged)
+    assert damaged.gfn is not None
     (found,) = report.found
-    assert found.difference.path.endswith(f"rmap[gfn={injector.gfn:#x}]")
+    assert found.difference.path.endswith(f"rmap[gfn={damaged.gfn:#x}]")
     assert (found.difference.observed == "empty") == (damage is Damage.DROP)
+
+
+@pytest.mark.parametrize(
+    ("defect", "call", "where", "expected"),
+    [
+        ("insert-skipped", "kvmppc_create_pte", "rmap[gfn=0x", "l1_lpid 1 n_gpa 0x"),
+        (
+            "duplicate-inserted",
+            "kvmppc_create_pte",
+            "rmap[gfn=0x90]",
+            "l1_lpid 2 n_gpa 0x1000000 -> l1_lpid 1 ",
+        ),
+        ("tlbie-address-skipped", "kvmhv_do_nested_tlbie", "leaves[0x1000000]", "cleared by "),
+    ],
+)
+def test_patched_code_is_noticed_at_the_call_that_does_wrong(
+    clean_lab: Lab, defect: str, call: str, where: str, expected: str
+) -> None:
+    with working(clean_lab, HARMLESS) as workload:
+        report = follow(clean_lab, workload, injector(defect, after=1))
+    if call in report.missing:
+        pytest.skip(f"{call} is not followed in this kernel")
+    found = report.found[0]
+    assert found.call == call
+    assert where in found.difference.path
+    assert found.difference.expected.startswith(expected)
+
+
+def test_patched_code_is_put_back(clean_lab: Lab) -> None:
+    with working(clean_lab, HARMLESS) as workload:
+        assert follow(clean_lab, workload, injector("insert-skipped", after=1)).found
+    clean_lab.agent.must(["destroy"])
+    with working(clean_lab, HARMLESS) as workload:
+        assert follow(clean_lab, workload).found == []
+
+
+def test_an_unknown_damage_is_refused_with_the_names_that_there_are(cli: Cli) -> None:
+    outcome = cli("follow", "gdb:localhost:1", "--inject", "everything")
+    assert outcome.status == 2
+    assert "drop, flip, insert-skipped" in outcome.error
 
 
 def test_afterwards_the_kernel_runs_without_breakpoints(clean_lab: Lab) -> None:

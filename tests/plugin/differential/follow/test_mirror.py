@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nestscope.decoders.chains import FORM_LIST
 from nestscope.decoders.state import Chains, Leaves
 from nestscope.decoders.words.pte import PTE_C, PTE_EAA_WRITE, PTE_LEAF, PTE_R
 from nestscope.plugin.differential.follow.checks import Tally, gained_rc
@@ -45,6 +46,17 @@ def test_a_mirror_has_the_very_chains_and_leaves_that_were_read(seed: int) -> No
     for l1_lpid, guest in mine.nested.items():
         assert sorted(guest.shadow.leaves()) == sorted(theirs.nested[l1_lpid].shadow.leaves())
     assert compare_vm(mirror, world.vm, Tally()) == []
+
+
+def test_a_chain_without_a_single_good_entry_is_none_in_the_mirror() -> None:
+    world = World()
+    world.run(*MAPPED)
+    mirror, _ = mirrored(world)
+    (slot,) = world.vm.memslots
+    bad = replace(slot, rmap=Chains.build([(0x90, FORM_LIST, ())]))
+    told = compare_vm(mirror, replace(world.vm, memslots=(bad,)), Tally())
+    page = next(difference for difference in told if "[gfn=0x90]" in difference.path)
+    assert page.observed == "empty"
 
 
 def test_each_kind_of_change_is_told_once() -> None:
