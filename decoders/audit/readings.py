@@ -5,11 +5,11 @@ could not be read at all is no finding: it is among the problems.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from nestscope.decoders.audit.finding import WARNING, Found, rule
 from nestscope.decoders.audit.view import StateView, VmView, slot_of
-from nestscope.decoders.state import Problem
+from nestscope.decoders.state import NestedGuest, Problem
 from nestscope.decoders.words.rmap import l1_lpid, n_gpa
 
 _LEADS_THERE = "kernel address of the word that leads there"
@@ -94,8 +94,8 @@ def idr_key_is_the_guests(state: StateView) -> Iterator[Found]:
         for problem in view.problems:
             if problem.kind not in {"idr-key", "l1-host"}:
                 continue
-            at = _index(problem.path, f"vms[{view.number}].nested")
-            lpid = None if at is None else view.vm.nested[at].l1_lpid
+            guest = _guest(problem.path, f"vms[{view.number}].nested", view.vm.nested)
+            lpid = None if guest is None else guest.l1_lpid
             message = f"nested guest {lpid}: {problem.message}"
             yield Found(message, view.vm.kvm, l1_lpid=lpid, address=problem.address)
 
@@ -145,9 +145,9 @@ def _tree_problems(state: StateView, kind: str) -> Iterator[Found]:
                 continue
             lpid, whose = None, "host tree"
             for name, guests in (("nested", view.vm.nested), ("orphans", view.vm.orphans)):
-                at = _index(problem.path, f"vms[{view.number}].{name}")
-                if at is not None:
-                    lpid = guests[at].l1_lpid
+                guest = _guest(problem.path, f"vms[{view.number}].{name}", guests)
+                if guest is not None:
+                    lpid = guest.l1_lpid
                     whose = f"shadow tree of nested guest {lpid}"
             message = f"{whose}: {problem.message}"
             yield Found(message, view.vm.kvm, l1_lpid=lpid, address=problem.address)
@@ -161,12 +161,13 @@ def _chain_problems(state: StateView, kind: str, *, entry: bool = False) -> Iter
                 yield _chain(view, problem, entry=entry)
 
 
-_GFN = re.compile(r"\.rmap\[gfn (\d+)\]$")
+_GFN = re.compile(r"\.rmap\[gfn (\d{1,20})\]$")
 
 
 def _chain(view: VmView, problem: Problem, *, entry: bool) -> Found:
     slot = slot_of(problem, f"vms[{view.number}]")
-    memslot = None if slot is None or slot < 0 else view.vm.memslots[slot].id
+    slots = range(len(view.vm.memslots))
+    memslot = view.vm.memslots[slot].id if slot is not None and slot in slots else None
     at = _GFN.search(problem.path)
     gfn = None if at is None else int(at[1])
     word = problem.word if entry else None
@@ -181,7 +182,8 @@ def _chain(view: VmView, problem: Problem, *, entry: bool) -> Found:
     )
 
 
-def _index(path: str, prefix: str) -> int | None:
-    """Return the number in brackets that follows `prefix` in a path."""
-    found = re.match(rf"{re.escape(prefix)}\[(\d+)\]", path)
-    return None if found is None else int(found[1])
+def _guest(path: str, prefix: str, guests: Sequence[NestedGuest]) -> NestedGuest | None:
+    """Return the nested guest that a path below `prefix` leads to, None if it leads to none."""
+    found = re.match(rf"{re.escape(prefix)}\[(\d{{1,9}})\]", path)
+    at = len(guests) if found is None else int(found[1])
+    return guests[at] if at < len(guests) else None

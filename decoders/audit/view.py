@@ -241,7 +241,7 @@ def _vm_view(state: State, number: int, vm: Vm) -> VmView:
     )
 
 
-_SLOT = re.compile(r"\[(\d+)\]")
+_SLOT = re.compile(r"\[(\d{1,9})\]")
 
 
 def slot_of(problem: Problem, vm_path: str) -> int | None:

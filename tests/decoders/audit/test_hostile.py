@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nestscope.decoders.audit.audit import audit
 from nestscope.decoders.audit.statistics import rmap_statistics
-from nestscope.decoders.state import Chains, Leaves, Memslot, State
+from nestscope.decoders.state import Chains, Leaves, Memslot, Problem, State
 from tests.decoders.strategies import states
 from tests.sim.states import guest, slot, state, vm
 
@@ -53,3 +53,24 @@ def test_a_memslot_at_the_end_of_the_world_holds_no_leaf_of_the_start(base_gfn: 
     known = state(vm(host=[(0, 16, 0xC000_0000_0000_0187)], memslots=[wide]))
     found = [each.rule for each in audit(known)]
     assert found == ([] if base_gfn == 0 else ["host.outside-memslot"])
+
+
+@pytest.mark.parametrize("kind", ["chain-cycle", "chain-reserved", "idr-key", "table-twice"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "vms[0].memslots[9].rmap[gfn 5]",
+        "vms[0].memslots[0].rmap[gfn " + "9" * 5000 + "]",
+        "vms[0].memslots[" + "9" * 5000 + "].rmap[gfn 5]",
+        "vms[0].nested[9].leaves",
+        "vms[0].orphans[0].leaves",
+        "vms[0].nested[" + "9" * 5000 + "]",
+    ],
+    ids=lambda path: path[:40],
+)
+def test_a_problem_whose_path_leads_nowhere_names_nobody(path: str, kind: str) -> None:
+    """A State from elsewhere may say so."""
+    known = state(vm(memslots=[slot()]), problems=[Problem(path, "so it is", 1, kind, 0x1001)])
+    for found in audit(known):
+        assert found.l1_lpid in (None, 0)
+        assert found.memslot in (None, 0)
