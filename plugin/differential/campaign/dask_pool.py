@@ -57,9 +57,9 @@ class DaskPool:
         """
         try:
             from distributed import Client  # noqa: PLC0415  (optional)
-        except ImportError:
+        except ImportError as problem:
             raise NestscopeError(
-                "Dask is not installed: install nestscope[cluster], or leave out --dask"
+                f"Dask cannot be used ({problem}): install nestscope[cluster], or leave out --dask"
             ) from None
         self._options = options
         self._scheduler = scheduler
