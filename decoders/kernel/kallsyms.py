@@ -5,7 +5,8 @@ must give the offsets of the strings in `kallsyms_token_table`, the lengths in
 `kallsyms_names` must lead from one name to the next up to `kallsyms_markers`,
 which must repeat the offset of every 256th, and addresses must ascend. The parts
 stand in one of two orders; 404bad70fcf7 ("scripts/kallsyms: change the output
-order") swapped them.
+order") swapped them. Each starts at a multiple of 8 bytes, or of 4 in kernels whose
+addresses are relative to their own place (`output_label`, 7.2): both are tried.
 """
 
 import struct
@@ -25,6 +26,8 @@ MAX_CANDIDATES = 256  # places that may be `kallsyms_num_syms`, for one token ta
 _KERNEL = 0xC  # the first hexadecimal digit of every kernel address
 _TOKENS = 256
 _STEP = 256  # symbols between two markers
+_ALIGNMENTS = (8, 4)
+_FIRST_NAMES = 3  # that are looked at for all candidates at once
 _MAX_NAME = 512  # KSYM_NAME_LEN
 _MAX_TOKEN_TABLE = 16 << 10
 # Every digit is in use as itself, so it is never replaced by a token.
@@ -66,35 +69,62 @@ class _Tables:
         cls, data: bytes, address: int, digit: int, byteorder: ByteOrder
     ) -> dict[str, Symbol] | None:
         """Return the symbols of the token table whose token "0" is at `digit`, if it is one."""
-        place = _token_index(data, digit, prefix(byteorder))
-        if place is None:
-            return None
-        start, index, offsets = place
-        tokens = [data[start + at : data.find(b"\0", start + at)] for at in offsets]
-        tables = cls(data, address, byteorder, tokens)
-        for count_at, count in tables._counts(start):
-            starts = tables._names(count_at + 8, count, start)
-            if starts is None:
+        for alignment in _ALIGNMENTS:
+            place = _token_index(data, digit, prefix(byteorder), alignment)
+            if place is None:
                 continue
-            addresses = tables._addresses(count_at, count, index + 2 * _TOKENS)
-            if addresses is not None:
-                return tables._symbols(starts, addresses)
+            start, index, offsets = place
+            tokens = [data[start + at : data.find(b"\0", start + at)] for at in offsets]
+            tables = cls(data, address, byteorder, tokens)
+            for count_at, count in tables._counts(start, alignment):
+                starts = tables._names(count_at + alignment, count, start)
+                if starts is None:
+                    continue
+                behind = _aligned(index + 2 * _TOKENS, alignment)
+                addresses = tables._addresses(count_at, count, behind)
+                if addresses is not None:
+                    return tables._symbols(starts, addresses)
         return None
 
-    def _counts(self, end: int) -> Iterator[tuple[int, int]]:
-        """Yield `(place, value)` of each word before `end` that may be the number of symbols."""
-        words = np.frombuffer(self._data, self._order + "u4", end // 8 * 2).reshape(-1, 2)
-        number = words[:, 0]
-        room = end - 8 * np.arange(len(words), dtype=np.int64)
-        # A symbol takes two bytes at least; .balign pads the number to 8 bytes.
-        fits = (number >= MIN_SYMBOLS) & (number <= MAX_SYMBOLS) & (words[:, 1] == 0)
+    def _counts(self, end: int, alignment: int) -> Iterator[tuple[int, int]]:
+        """Yield `(place, value)` of each word before `end` that may be the number of symbols.
+
+        The names follow at the next multiple of `alignment`.
+        """
+        numbers = np.frombuffer(self._data, self._order + "u4", end // 4)
+        number = numbers[:: alignment // 4]
+        places = alignment * np.arange(len(number), dtype=np.int64)
+        # A symbol takes two bytes at least.
+        fits = (number >= MIN_SYMBOLS) & (number <= MAX_SYMBOLS)
+        fits &= 2 * number.astype(np.int64) < end - places
+        if alignment == 8:
+            padding = numbers[1::2]
+            fits = fits[: len(padding)] & (padding == 0)
+        rows = np.flatnonzero(fits)
+        rows = rows[self._begin_names(alignment * rows + alignment)]
         tried = 0
-        for row in np.flatnonzero(fits & (2 * number.astype(np.int64) < room)).tolist():
-            if self._plausible(8 * row + 8):
-                yield 8 * row, int(number[row])
+        for row in rows.tolist():
+            if self._plausible(alignment * row + alignment):
+                yield alignment * row, int(number[row])
                 tried += 1
                 if tried == MAX_CANDIDATES:
                     return
+
+    def _begin_names(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say for each place whether a few short names with kinds may start there."""
+        data = np.frombuffer(self._data, np.uint8)
+        kinds = np.array([token[:1] in _KINDS for token in self._tokens])
+        last = len(data) - 2
+        good = np.ones(len(places), np.bool_)
+        at = places
+        for _ in range(_FIRST_NAMES):
+            here = np.minimum(at, last)
+            size = data[here]
+            # A long name has two bytes of length: left to `_plausible`.
+            long = size >= 0x80
+            good &= (at <= last) & (size > 0) & (long | kinds[data[here + 1]])
+            at = np.where(long, at, at + 1 + size)
+        return good
 
     def _plausible(self, at: int) -> bool:
         """Say whether a few names at `at` look like symbols with their kinds."""
@@ -143,10 +173,12 @@ class _Tables:
         where = tail.find(expected)
         return spans if 0 <= where < 8 and not any(tail[:where]) else None
 
-    def _addresses(self, count_at: int, count: int, behind: int) -> list[int] | None:
-        """Return every symbol's address, by whichever form of the table is there."""
-        offsets = (4 * count + 7) & ~7
-        after = (behind + 7) & ~7
+    def _addresses(self, count_at: int, count: int, after: int) -> list[int] | None:
+        """Return every symbol's address, by whichever form of the table is there.
+
+        `after` is where a table behind the token index starts.
+        """
+        offsets = _aligned(4 * count, 8)
         # Behind the token index, or before the number of symbols.
         for table in (after, count_at - 8 - offsets):
             base = self._words("u8", table + offsets, 1)
@@ -191,7 +223,13 @@ def _ascend(addresses: NDArray[np.uint64]) -> bool:
     return bool(kernel.all() and (addresses[1:] >= addresses[:-1]).all())
 
 
-def _token_index(data: bytes, digit: int, order: str) -> tuple[int, int, list[int]] | None:
+def _aligned(at: int, alignment: int) -> int:
+    return (at + alignment - 1) & -alignment
+
+
+def _token_index(
+    data: bytes, digit: int, order: str, alignment: int
+) -> tuple[int, int, list[int]] | None:
     """Return where token table and token index start, and the index, if they agree."""
     zero = ord("0")
     at, ends = digit, []
@@ -200,7 +238,7 @@ def _token_index(data: bytes, digit: int, order: str) -> tuple[int, int, list[in
         if not at:
             return None
         ends.append(at)
-    index = (at + 7) & ~7
+    index = _aligned(at, alignment)
     if index + 2 * _TOKENS > len(data):
         return None
     offsets = list(struct.unpack_from(f"{order}{_TOKENS}H", data, index))

@@ -30,9 +30,11 @@ def kallsyms_bytes(
 
     `form`: "after" (offsets and base behind the token index), "before" (in front of
     the number), "places" (offsets from their own place, without a base; `address`
-    is where these bytes go), "whole" (addresses in front of the number). `local` are
-    more symbols, of kind "t" instead of "T".
+    is where these bytes go), "words" (the same, all parts at multiples of 4 only),
+    "whole" (addresses in front of the number). `local` are more symbols, of kind "t"
+    instead of "T".
     """
+    unit = 4 if form == "words" else 8
     both = [("T" + name, at) for name, at in symbols.items()]
     both += [("t" + name, at) for name, at in (local or {}).items()]
     rows = sorted(both, key=lambda item: item[1])
@@ -49,9 +51,9 @@ def kallsyms_bytes(
         index.append(len(table))
         table += token + b"\0"
     base = rows[0][1] if rows else 0
-    middle = aligned(struct.pack(order + "I", len(rows))) + aligned(names)
-    middle += aligned(struct.pack(f"{order}{len(markers)}I", *markers))
-    middle += aligned(table) + struct.pack(order + "256H", *index)
+    middle = aligned(struct.pack(order + "I", len(rows)), unit) + aligned(names, unit)
+    middle += aligned(struct.pack(f"{order}{len(markers)}I", *markers), unit)
+    middle += aligned(table, unit) + struct.pack(order + "256H", *index)
     offsets = struct.pack(f"{order}{len(rows)}I", *[where - base for _, where in rows])
     relative = aligned(offsets) + struct.pack(order + "Q", base)
     if form == "after":

@@ -11,7 +11,7 @@ from nestscope.decoders.kernel.kallsyms import find_kallsyms
 from tests.decoders.kernel.kallsyms_bytes import kallsyms_bytes
 
 BASE = 0xC000_0000_0000_0000
-FORMS = ["after", "before", "places", "whole"]
+FORMS = ["after", "before", "places", "words", "whole"]
 ORDERS: list[tuple[str, ByteOrder]] = [("<", "little"), (">", "big")]
 
 
@@ -35,6 +35,15 @@ def test_every_form_is_found_among_other_data(form: str, order: str, byteorder: 
     assert addresses(data, BASE + 0x1000, byteorder) == symbols()
     other: ByteOrder = "big" if byteorder == "little" else "little"
     assert addresses(data, BASE + 0x1000, other) is None
+
+
+@pytest.mark.parametrize("shift", [0, 4, 8, 12])
+@pytest.mark.parametrize("count", [599, 600, 601])
+def test_a_table_of_words_may_start_at_any_word(shift: int, count: int) -> None:
+    """What follows the names stands at each of the two places modulo 8."""
+    wanted = symbols(count)
+    table = kallsyms_bytes(wanted, form="words", address=BASE + 0x1000 + shift)
+    assert addresses(bytes(shift) + table, BASE + 0x1000, "little") == wanted
 
 
 def test_of_two_symbols_of_one_name_the_global_one_is_taken() -> None:
