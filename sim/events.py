@@ -177,6 +177,19 @@ class AdviseHuge:
 
 
 @dataclass(frozen=True, slots=True)
+class MapHugetlb:
+    """The VMM maps fresh memory of hugetlbfs pages over a guest range (mmap, MAP_HUGETLB).
+
+    Pages of `1 << shift` bytes, which later faults bring; what was there is gone. -EINVAL if the
+    VMM's address or `length` is no multiple of that. `ret` tells where the host has none.
+    """
+
+    gpa: int
+    length: int
+    shift: int = 21
+
+
+@dataclass(frozen=True, slots=True)
 class Fork:
     """The VMM forks a child, which ends at once: its own pages are left read-only.
 
@@ -236,6 +249,7 @@ VmmEvent = (
     | SplitHuge
     | Protect
     | AdviseHuge
+    | MapHugetlb
     | Fork
     | Age
     | TestAge

@@ -24,6 +24,7 @@ from nestscope.sim.events import (
     DestroyVm,
     Fork,
     GetDirtyLog,
+    MapHugetlb,
     Migrate,
     MoveSlot,
     Protect,
@@ -86,7 +87,7 @@ class VmmMaker:
     guest: Maker
     slots: dict[int, Slot] = field(default_factory=dict)
     protected: list[tuple[int, int]] = field(default_factory=list)
-    advised: set[int] = field(default_factory=set)
+    huge: set[int] = field(default_factory=set)
     logging: bool = False
 
     def __post_init__(self) -> None:
@@ -223,12 +224,40 @@ class VmmMaker:
         first = -(-self.layout.data // LARGE)
         return self.random.choice((first * LARGE, *self.guest.large))
 
+    def huge_block(self) -> tuple[int, int] | None:
+        """Return gpa and hva of a block of any slot that may get a huge page.
+
+        None where the one that comes to mind reaches out of a slot.
+        """
+        slot = self.random.choice(self.all_slots())
+        first = slot.hva + -slot.hva % LARGE
+        blocks = [
+            (slot.gpa + hva - slot.hva, hva)
+            for hva in range(first, slot.hva + slot.size - LARGE + 1, LARGE)
+        ]
+        if slot.hva == self.layout.userspace_addr or not blocks:
+            gpa = self.block()
+            blocks = [(gpa, self.layout.userspace_addr + gpa)]
+        gpa, hva = self.random.choice(blocks)
+        if not all(self.fits(slot, hva) for slot in self.slots.values()):
+            return None
+        self.huge.add(hva)
+        return gpa, hva
+
     def collapse(self) -> Iterator[Operation]:
-        """A huge page, where no slot is too small for it; empty blocks are refused."""
-        block = self.block()
-        hva = self.layout.userspace_addr + block
-        if all(self.fits(slot, hva) for slot in self.slots.values()):
-            yield CollapseHuge(block, PMD_SHIFT)
+        """A huge page; empty blocks are refused."""
+        if block := self.huge_block():
+            yield CollapseHuge(block[0], PMD_SHIFT)
+
+    def map_hugetlb(self) -> Iterator[Operation]:
+        """Fresh memory of huge pages; what was there is gone."""
+        if block := self.huge_block():
+            self.protected = [
+                (at, size)
+                for at, size in self.protected
+                if at - block[0] >= LARGE or at + size <= block[0]
+            ]
+            yield MapHugetlb(block[0], LARGE, PMD_SHIFT)
 
     def fits(self, slot: Slot, hva: int) -> bool:
         """Whether a huge page at `hva` does not make a leaf that reaches out of a slot."""
@@ -239,24 +268,23 @@ class VmmMaker:
 
     def keeps_huge_pages(self, slot: Slot) -> bool:
         """Whether a slot may be over the blocks that have huge pages, or may get them."""
-        return all(self.fits(slot, hva) for hva in self.advised)
+        return all(self.fits(slot, hva) for hva in self.huge)
 
     def advise_huge(self) -> Iterator[Operation]:
         """Huge pages are allowed in a whole block, or forbidden in it or in one of its pages."""
-        block = self.block()
-        hva = self.layout.userspace_addr + block
+        block = self.huge_block()
+        if block is None:
+            return
         kind = self.random.random()
         if kind < 0.1:
-            yield AdviseHuge(block + self.random.randrange(0, LARGE, PAGE), PAGE, on=False)
-        elif kind < 0.2:
-            yield AdviseHuge(block, LARGE, on=False)
-        elif all(self.fits(slot, hva) for slot in self.slots.values()):
-            self.advised.add(hva)
-            yield AdviseHuge(block, LARGE, on=True)
+            yield AdviseHuge(block[0] + self.random.randrange(0, LARGE, PAGE), PAGE, on=False)
+        else:
+            yield AdviseHuge(block[0], LARGE, on=kind > 0.2)
 
     def split(self) -> Iterator[Operation]:
         """A huge page is mapped by base pages, if there is one."""
-        yield SplitHuge(self.block(), PMD_SHIFT)
+        if block := self.huge_block():
+            yield SplitHuge(block[0], PMD_SHIFT)
 
     def protect(self) -> Iterator[Operation]:
         """mprotect, and mostly back again before long."""
@@ -266,6 +294,8 @@ class VmmMaker:
                 yield Protect(gpa, length, writable=True)
             return
         gpa, length = self.range_of_pages()
+        if self.random.random() < 0.2 and (block := self.huge_block()):
+            gpa, length = block[0], LARGE
         yield Protect(gpa, length, writable=False)
         self.protected.append((gpa, length))
 
@@ -296,7 +326,7 @@ class VmmMaker:
         yield DestroyVm()
         self.slots.clear()
         self.protected.clear()
-        self.advised.clear()
+        self.huge.clear()
         self.logging = False
         self.guest.forget()
         yield CreateGuest()

@@ -29,6 +29,7 @@ from nestscope.sim.events import (
     Event,
     Hcall,
     LoadCode,
+    MapHugetlb,
     Migrate,
     MoveSlot,
     Protect,
@@ -158,6 +159,10 @@ class Guest:
                 self._require_data(gpa, length)
             case Age(gpa, length) | AdviseHuge(gpa, length):
                 self._require_data(gpa, length)
+            case MapHugetlb(gpa, length):
+                self._require_disposable(gpa, length)
+                self._require_data(gpa, length)
+                self.tables.forget(gpa, length)
             case CollapseHuge(gpa, shift):
                 self._require_data(gpa, 1 << shift)
             case SplitHuge(gpa):

@@ -1,6 +1,6 @@
 """The VMM's memory on the host: what system calls and the host's memory management do to it."""
 
-from nestscope.sim.constants import PMD_SHIFT, PUD_SHIFT
+from nestscope.sim.constants import EINVAL, PMD_SHIFT, PUD_SHIFT
 from nestscope.sim.folio import dissolve
 from nestscope.sim.fork import private_pages
 from nestscope.sim.frames import ZERO_FRAME
@@ -34,6 +34,24 @@ class HostMemory(HostPages):
         self.forget(range(hva >> self.page_shift, end >> self.page_shift))
         yield from self.after(hva, end)
 
+    def advise_discard(self, hva: int, length: int) -> Steps[int]:
+        """madvise(MADV_DONTNEED), VMA by VMA; of hugetlbfs memory whole pages from an aligned hva.
+
+        `madvise_dontneed_free_valid_vma`: the end is rounded down there.
+        """
+        end = hva + length
+        if not self.vmas.has_hugetlb(hva, end):
+            yield from self.discard(hva, length)
+            return 0
+        for vma in self.vmas.overlapping(hva, end):
+            start, stop = max(hva, vma.start), min(end, vma.end)
+            if start & ((1 << vma.hugetlb) - 1):
+                return -EINVAL
+            stop &= -1 << vma.hugetlb
+            if start < stop:
+                yield from self.discard(start, stop - start)
+        return 0
+
     def migrate(self, hva: int, length: int, moved: int | None = None) -> Steps[None]:
         """Move private pages to other frames, one after the other (`soft_offline_page`).
 
@@ -43,14 +61,15 @@ class HostMemory(HostPages):
         """
         first = hva >> self.page_shift
         for i in range(length >> self.page_shift):
-            frame, shift = self.find(first + i)
             at = (first + i) << self.page_shift
-            if shift > PMD_SHIFT:
-                yield from self.migrate_huge(at & -1 << shift, shift)
-                continue
+            frame, shift = self.find(first + i)
             if not frame:
                 self.read_fault(first + i)
                 frame, shift = self.find(first + i)
+            if shift and self.vmas.has_hugetlb(at, at + 1):
+                if moved is None or moved >> i & 1:
+                    yield from self.migrate_huge(at & -1 << shift, shift)
+                continue
             if frame != ZERO_FRAME:
                 if shift:
                     yield from self.split(at & -1 << shift, shift, dirty=True)
@@ -84,6 +103,8 @@ class HostMemory(HostPages):
             if frame in (0, ZERO_FRAME):
                 continue
             if by_reclaim:
+                if self.vmas.has_hugetlb(at, at + 1):
+                    break
                 if shift:
                     yield from self.split(at & -1 << shift, shift, dirty=True)
                 yield from dissolve(self, page, frame)
@@ -101,10 +122,11 @@ class HostMemory(HostPages):
             self.move_contents(first + i, fresh + i)
         yield from self.after(hva, hva + (1 << shift))
 
-    def remap(self, hva: int, length: int) -> Steps[None]:
+    def remap(self, hva: int, length: int) -> Steps[int]:
         """Put other pages with the same contents in the place of a range (mremap).
 
         The range is unmapped, then the pages that were filled elsewhere move in.
+        -EINVAL where hugetlbfs memory would be cut, after it was read.
         """
         fresh: dict[int, int] = {}
         for page in range(hva >> self.page_shift, hva + length >> self.page_shift):
@@ -113,6 +135,8 @@ class HostMemory(HostPages):
             self.next_frame += 1
             if old in self.contents:
                 self.contents[fresh[page]] = bytearray(self.contents[old])
+        if not self.vmas.can_cut(hva, hva + length):
+            return -EINVAL
         for change in self.vmas.replace(hva, hva + length, origin=self.next_frame):
             for block in change.splits:
                 yield from self.split(block, PMD_SHIFT)
@@ -120,6 +144,24 @@ class HostMemory(HostPages):
         for page, frame in fresh.items():
             self.map_page(page, frame)
         self.protected.difference_update(fresh)
+        return 0
+
+    def map_hugetlb(self, hva: int, length: int, shift: int) -> Steps[int]:
+        """Map fresh hugetlbfs memory over a range (mmap with MAP_FIXED).
+
+        Radix has pages of 2 MiB and 1 GiB only (`arch_hugetlb_valid_size`).
+        """
+        if shift not in HUGE_SHIFTS or (hva | length) & ((1 << shift) - 1):
+            return -EINVAL
+        if not self.vmas.can_cut(hva, hva + length):
+            return -EINVAL
+        self.vmas.replace(hva, hva + length, origin=self.next_frame, hugetlb=shift)
+        self.next_frame += 1
+        yield from self.discard(hva, length)
+        end = hva + length
+        self.protected.difference_update(range(hva >> self.page_shift, end >> self.page_shift))
+        self.tables.difference_update(range(hva >> PMD_SHIFT, end >> PMD_SHIFT))
+        return 0
 
     def collapse(self, hva: int, shift: int) -> Steps[None]:
         """Back `1 << shift` bytes at `hva` with one huge page (khugepaged, hugetlbfs).
@@ -141,6 +183,8 @@ class HostMemory(HostPages):
         self.huge.setdefault(shift, {})[hva >> shift] = first
         self.tables.difference_update(range(hva >> PMD_SHIFT, end >> PMD_SHIFT))
         self.forget(range(base, end >> self.page_shift))
+        if shift > PMD_SHIFT:
+            self.vmas.replace(hva, end, origin=first, hugetlb=shift)
         self.vmas.make_private(hva)
         yield from self.after(hva, end)
 
@@ -170,17 +214,23 @@ class HostMemory(HostPages):
         for block in self.vmas.cut(hva, hva + length):
             yield from self.split(block, PMD_SHIFT)
 
-    def advise_huge(self, hva: int, length: int, *, on: bool) -> Steps[None]:
+    def advise_huge(self, hva: int, length: int, *, on: bool) -> Steps[int]:
         """madvise(MADV_HUGEPAGE or MADV_NOHUGEPAGE): VMAs are cut, no page changes."""
+        if not self.vmas.can_change(hva, hva + length, thp=on):
+            return -EINVAL
         for change in self.vmas.advise_huge(hva, hva + length, on=on):
             for block in change.splits:
                 yield from self.split(block, PMD_SHIFT)
+        return 0
 
-    def protect(self, hva: int, length: int, *, writable: bool) -> Steps[None]:
+    def protect(self, hva: int, length: int, *, writable: bool) -> Steps[int]:
         """mprotect(2), VMA by VMA: each is cut first, then `change_protection` notifies around.
 
-        A VMA that has the permission already is passed over (`mprotect_fixup`).
+        A VMA that has the permission already is passed over (`mprotect_fixup`); -EINVAL
+        where hugetlbfs memory would be cut.
         """
+        if not self.vmas.can_change(hva, hva + length, writable=writable):
+            return -EINVAL
         for change in self.vmas.protect(hva, hva + length, writable=writable):
             for block in change.splits:
                 yield from self.split(block, PMD_SHIFT)
@@ -192,15 +242,17 @@ class HostMemory(HostPages):
             else:
                 self.protected.update(pages)
             yield from self.after(change.start, change.end)
+        return 0
 
     def leave_readonly(self, start: int, end: int) -> None:
         """Keep those pages of a VMA read-only that mprotect does not make writable.
 
         `can_change_pte_writable`. Until their next write, which takes them as they are.
         """
+        hugetlb = self.vmas.has_hugetlb(start, end)
         for page in private_pages(self, start, end):
             huge = page not in self.pages
-            if self.habits.huge_stays_readonly if huge else page in self.clean:
+            if hugetlb or (self.habits.huge_stays_readonly if huge else page in self.clean):
                 self.readonly.add(page)
             else:
                 self.readonly.discard(page)

@@ -99,8 +99,8 @@ class HostPages(Frames):
         """
         frame = self.find(page)[0]
         if not frame:
-            frame = self.fault_huge(page) or self.map_page(page, ZERO_FRAME)
-        return frame
+            frame = self.fault_hugetlb(page, writing=False) or self.fault_huge(page)
+        return frame or self.map_page(page, ZERO_FRAME)
 
     def private_frame(self, page: int) -> int:
         """Return the frame that may be written now, 0 without one.
@@ -128,7 +128,8 @@ class HostPages(Frames):
         if page in self.readonly:
             return self.take(page)
         if self.pages.get(page) != ZERO_FRAME:
-            return self.fault_huge(page) or self.new_page(page)
+            frame = self.fault_hugetlb(page, writing=True) or self.fault_huge(page)
+            return frame or self.new_page(page)
         start = page << self.page_shift
         yield from self.before(start, start + self.page_size)
         frame = self.new_page(page)
@@ -183,6 +184,23 @@ class HostPages(Frames):
             return 0
         self.vmas.make_private(block << PMD_SHIFT)
         self.huge.setdefault(PMD_SHIFT, {})[block] = self.fresh_block(PMD_SHIFT)
+        return self.find(page)[0]
+
+    def fault_hugetlb(self, page: int, *, writing: bool) -> int:
+        """Back an absent page of hugetlbfs memory; return its frame, 0 for other memory.
+
+        `hugetlb_no_page`: no notifier is called. There is no zero page; a read brings a
+        private page that is read-only until it is written (`hugetlb_wp` reuses it).
+        """
+        vma = self.vmas.at(page << self.page_shift)
+        if vma is None or not vma.hugetlb:
+            return 0
+        block = page << self.page_shift >> vma.hugetlb
+        self.vmas.make_private(vma.start)
+        self.huge.setdefault(vma.hugetlb, {})[block] = self.fresh_block(vma.hugetlb)
+        if not writing:
+            bits = vma.hugetlb - self.page_shift
+            self.readonly.update(range(block << bits, block + 1 << bits))
         return self.find(page)[0]
 
     def before(self, start: int, end: int) -> Steps[None]:

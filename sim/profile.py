@@ -56,6 +56,7 @@ class Profile:
     clear_dirty_log: float = 0
     collapse: float = 0
     advise_huge: float = 0
+    map_hugetlb: float = 0
     split: float = 0
     protect: float = 0
     migrate: float = 0
@@ -87,6 +88,7 @@ HOST = replace(
     clear_dirty_log=0.1,
     collapse=1.5,
     advise_huge=1.5,
+    map_hugetlb=0.3,
     split=0.7,
     protect=1,
     migrate=0.5,

@@ -52,6 +52,10 @@ kernel's code (`sim.places`) and take turns (`sim.order`):
 
     order store 1 0x1000000 0x5 at kvmppc_create_pte:_raw_spin_lock | dirtylog 1
 
+and
+
+    hugetlb 0xc00000 0x200000 2M
+
 A trace is written with the lowest header that knows all its verbs.
 
 Numbers are decimal or 0x hexadecimal, at most 64 bits. `-` stands for no

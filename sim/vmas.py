@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from nestscope.sim.constants import PMD_SHIFT
+from nestscope.sim.errors import UnmodelledError
 
 BLOCK = 1 << PMD_SHIFT
 
@@ -20,7 +21,8 @@ class Vma:
     `writable`: PROT_WRITE. `origin`: where its pages were first mapped, 0 for in place;
     ranges that came from elsewhere (mremap) do not merge with others (`vm_pgoff`).
     `thp`: VM_HUGEPAGE, or else VM_NOHUGEPAGE. `anon`: it has had a private page
-    (`anon_vma`); only then fork copies its page tables (`vma_needs_copy`).
+    (`anon_vma`); only then fork copies its page tables (`vma_needs_copy`). `hugetlb`: log2 of
+    the size of its hugetlbfs pages, 0 for a VMA of other memory; it cannot be cut inside one.
     """
 
     start: int
@@ -28,6 +30,7 @@ class Vma:
     writable: bool = True
     origin: int = 0
     thp: bool = False
+    hugetlb: int = 0
     anon: bool = field(default=False, compare=False)
 
     def merges(self, following: "Vma") -> bool:
@@ -81,11 +84,38 @@ class Vmas:
 
         `thp_vma_allowable_order`, `thp_vma_suitable_order`.
         """
-        return any(vma.thp and vma.start <= block and block + BLOCK <= vma.end for vma in self.vmas)
+        vma = self.at(block)
+        return vma is not None and vma.thp and not vma.hugetlb and block + BLOCK <= vma.end
 
-    def replace(self, start: int, end: int, origin: int) -> list[Change]:
-        """Unmap a range and put pages from elsewhere there (mremap); as `protect`."""
-        attributes = {"writable": True, "origin": origin, "thp": False}
+    def at(self, hva: int) -> Vma | None:
+        """Return the VMA that holds `hva`."""
+        return next((vma for vma in self.vmas if vma.start <= hva < vma.end), None)
+
+    def has_hugetlb(self, start: int, end: int) -> bool:
+        """Whether there is hugetlbfs memory in a range."""
+        return any(vma.hugetlb for vma in self.overlapping(start, end))
+
+    def can_cut(self, start: int, end: int) -> bool:
+        """Whether VMAs may begin and end there (`hugetlb_vm_op_split`)."""
+        return all(can_cut(vma, start, end) for vma in self.overlapping(start, end))
+
+    def can_change(self, start: int, end: int, **attributes: Any) -> bool:
+        """Whether a range may get attributes: no VMA that changes is cut where it cannot be.
+
+        Raises:
+            UnmodelledError: if VMAs before that one change nevertheless.
+        """
+        changing = [
+            vma for vma in self.overlapping(start, end) if replace(vma, **attributes) != vma
+        ]
+        refused = [vma for vma in changing if not can_cut(vma, start, end)]
+        if refused and (refused[0] is not changing[0] or refused[0].end < end):
+            raise UnmodelledError("part of a range of several VMAs changes")
+        return not refused
+
+    def replace(self, start: int, end: int, origin: int, hugetlb: int = 0) -> list[Change]:
+        """Unmap a range and put other memory there (mremap, MAP_FIXED); as `protect`."""
+        attributes = {"writable": True, "origin": origin, "thp": False, "hugetlb": hugetlb}
         return self.change(start, end, attributes)
 
     def cut(self, start: int, end: int) -> list[int]:
@@ -127,6 +157,12 @@ class Vmas:
         self.vmas = merged
 
 
+def can_cut(vma: Vma, start: int, end: int) -> bool:
+    """Whether a VMA may be cut at `start` and `end` (`hugetlb_vm_op_split`)."""
+    inside = [at for at in (start, end) if vma.start < at < vma.end]
+    return not vma.hugetlb or not any(at & ((1 << vma.hugetlb) - 1) for at in inside)
+
+
 def cuts(vma: Vma, start: int, end: int) -> list[int]:
     """Return the blocks that are split where `start` and `end` cut a VMA, in this order.
 
@@ -137,7 +173,7 @@ def cuts(vma: Vma, start: int, end: int) -> list[int]:
     for at in (start, end):
         block = at & -BLOCK
         if vma.start < at < vma.end:
-            if at != block and vma.start <= block and block + BLOCK <= vma.end:
+            if at != block and not vma.hugetlb and vma.start <= block and block + BLOCK <= vma.end:
                 blocks.append(block)
             vma = replace(vma, start=at)
     return blocks

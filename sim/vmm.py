@@ -16,6 +16,7 @@ from nestscope.sim.events import (
     Event,
     Fork,
     GetDirtyLog,
+    MapHugetlb,
     Migrate,
     MoveSlot,
     Protect,
@@ -70,7 +71,7 @@ def path(kvm: Kvm, event: Event) -> Steps[Result]:
             return (yield from memory_path(kvm, event))
 
 
-def memory_path(kvm: Kvm, event: Event) -> Steps[Result]:
+def memory_path(kvm: Kvm, event: Event) -> Steps[Result]:  # noqa: PLR0912  one an event
     """Return the path of an event of the host's memory management."""
     if isinstance(event, CollapseHuge):
         # It allows huge pages for just this moment, whatever becomes of it.
@@ -87,13 +88,20 @@ def memory_path(kvm: Kvm, event: Event) -> Steps[Result]:
             yield from kvm.memory.migrate(hva_of_range(kvm, gpa, length), length, kvm.moved)
             forget_payload(kvm)
         case Remap(gpa, length):
-            yield from kvm.memory.remap(hva_of_range(kvm, gpa, length), length)
+            error = yield from kvm.memory.remap(hva_of_range(kvm, gpa, length), length)
             forget_payload(kvm)
+            return result_of(error)
+        case MapHugetlb(gpa, length, shift):
+            hva = hva_of_range(kvm, gpa, length)
+            error = yield from kvm.memory.map_hugetlb(hva, length, shift)
+            forget_payload(kvm)
+            return result_of(error)
         case Protect(gpa, length, writable):
             hva = hva_of_range(kvm, gpa, length)
-            yield from kvm.memory.protect(hva, length, writable=writable)
+            return result_of((yield from kvm.memory.protect(hva, length, writable=writable)))
         case AdviseHuge(gpa, length, on):
-            yield from kvm.memory.advise_huge(hva_of_range(kvm, gpa, length), length, on=on)
+            hva = hva_of_range(kvm, gpa, length)
+            return result_of((yield from kvm.memory.advise_huge(hva, length, on=on)))
         case Fork():
             yield from fork(kvm.memory)
         case CollapseHuge(gpa, shift):
@@ -129,8 +137,11 @@ def change_slot(kvm: Kvm, old: Memslot, gpa: int, flags: int) -> Steps[Result]:
 def age(kvm: Kvm, gpa: int, length: int) -> Steps[Result]:
     """Let the host look which pages of a range were used."""
     hva = hva_of_range(kvm, gpa, length)
-    ranges = yield from kvm.memory.age(hva, length, by_reclaim=kvm.facts.ages_by_reclaim)
+    by_reclaim = kvm.facts.ages_by_reclaim
+    ranges = yield from kvm.memory.age(hva, length, by_reclaim=by_reclaim)
     young = [age_range(kvm, start, end) for start, end in ranges]
+    if by_reclaim and kvm.memory.vmas.has_hugetlb(hva, hva + length):
+        return result_of(-EINVAL)  # MADV_PAGEOUT takes none of it (`can_madv_lru_vma`)
     return Result(ret=int(any(young)))
 
 
@@ -191,11 +202,9 @@ def discard(kvm: Kvm, gpa: int, length: int) -> Steps[Result]:
     length = (length + page_mask) & ~page_mask
     if length:
         vmm_hva(kvm, gpa + length - 1)
-        for shift, at in kvm.memory.huge_pages(hva, hva + length):
-            if shift > PMD_SHIFT and (at < hva or at + (1 << shift) > hva + length):
-                raise UnmodelledError(f"part of a 1 GiB page at hva {at:#x} is discarded")
-        yield from kvm.memory.discard(hva, length)
+        error = yield from kvm.memory.advise_discard(hva, length)
         forget_payload(kvm)
+        return result_of(error)
     return DONE
 
 

@@ -17,6 +17,7 @@ from nestscope.sim.events import (
     CollapseHuge,
     Event,
     Fork,
+    MapHugetlb,
     Migrate,
     MoveSlot,
     Result,
@@ -34,7 +35,7 @@ def observations(event: Event, result: Result) -> Observations:
 def _of_event(event: Event, result: Result) -> Observations:
     refused = -result.ret & U64
     match event:
-        case CollapseHuge() | SplitHuge() | Fork() if result.ret:
+        case CollapseHuge() | SplitHuge() | Fork() | MapHugetlb() if result.ret:
             return Observations(refused=refused)
         case Migrate():
             return Observations(moved=result.value)
@@ -51,7 +52,7 @@ def compare_results(event: Event, expected: Result, observed: Result) -> list[Di
     A field that the model leaves at None is none that it predicts. Whether a page was
     young is told to the host's memory management only; whoever asked for `Age` hears 0.
     """
-    if isinstance(event, Age):
+    if isinstance(event, Age) and expected.ret == 1:
         expected = expected._replace(ret=0)
     name = type(event).__name__.lower()
     pairs = zip(expected._fields, expected, observed, strict=True)

@@ -35,6 +35,8 @@ def vmm_command(event: ev.VmmEvent) -> str:  # noqa: PLR0912  one an event
             return f"protect {gpa:#x} {length:#x} {int(writable)}"
         case ev.AdviseHuge(gpa, length, on):
             return f"thp {gpa:#x} {length:#x} {int(on)}"
+        case ev.MapHugetlb(gpa, length, shift):
+            return f"hugetlb {gpa:#x} {length:#x} {shift}"
         case ev.Fork():
             return "fork"
         case ev.Migrate(gpa, length):

@@ -408,7 +408,6 @@ def test_other_pages_in_the_place_of_these_hold_the_same() -> None:
         f"collapse {G:#x} 64K",
         f"split {G:#x} 2M",
         f"migrate {G:#x} 0x1000",
-        f"discard {G:#x} {M:#x}",
     ],
 )
 def test_what_no_host_does_with_huge_pages_is_refused(line: str) -> None:

@@ -132,6 +132,11 @@ void call_held(const struct command *c, int vcpu);
 void do_begin(const struct command *c);
 void do_ended(const struct command *c);
 
+/* hugetlb.c: pages of hugetlbfs. */
+int pool_reserve(unsigned int shift, long count);
+void *hugetlb_map(void *at, uint64_t length, unsigned int shift);
+void do_hugetlb(const struct command *c);
+
 /* gigantic.c: pages of 1 GiB. */
 int collapse_gigantic(unsigned char *at);
 

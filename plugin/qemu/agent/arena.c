@@ -110,10 +110,21 @@ unsigned char *free_place(uint64_t gpa, uint64_t size)
 	return (unsigned char *)next_place + (gpa & (ALIGN - 1));
 }
 
+/* A page of hugetlbfs may lie in two areas that touch: they are unmapped at once. */
 void free_memory(void)
 {
-	for (int i = 0; i < count; i++)
-		munmap((void *)areas[i].start, areas[i].end - areas[i].start);
-	count = 0;
+	struct area *first;
+	uint64_t start, end;
+
+	while ((first = area_from(0))) {
+		start = first->start;
+		end = first->end;
+		*first = areas[--count];
+		while ((first = area_from(end)) && first->start == end) {
+			end = first->end;
+			*first = areas[--count];
+		}
+		munmap((void *)start, end - start);
+	}
 	next_place = FIRST;
 }

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -12,44 +11,8 @@
 #include "agent.h"
 
 #define SHIFT 30
-#define POOL "/sys/kernel/mm/hugepages/hugepages-1048576kB/"
 #define PRESENT (1UL << 63)
 #define ENTRIES 4096
-
-/* A number of the pool, -1 if the kernel has no such pages. */
-static long pool(const char *name)
-{
-	char path[128];
-	long value = -1;
-	FILE *file;
-
-	snprintf(path, sizeof(path), POOL "%s", name);
-	file = fopen(path, "re");
-	if (file && fscanf(file, "%ld", &value) != 1)
-		value = -1;
-	if (file)
-		fclose(file);
-	return value;
-}
-
-/* Have a free page in the pool: nothing but moving what is in the way makes one. */
-static int reserve(void)
-{
-	FILE *file;
-
-	if (pool("free_hugepages") < 1) {
-		file = fopen(POOL "nr_hugepages", "we");
-		if (!file)
-			return -1;
-		fprintf(file, "%ld", pool("nr_hugepages") + 1);
-		fclose(file);
-	}
-	if (pool("free_hugepages") < 1) {
-		errno = ENOMEM;
-		return -1;
-	}
-	return 0;
-}
 
 /* Copy the pages of `from` that are there; the others are zero. */
 static int copy_present(unsigned char *to, const unsigned char *from, uint64_t size)
@@ -79,10 +42,7 @@ int collapse_gigantic(unsigned char *at)
 	unsigned char *huge;
 	int err;
 
-	if (reserve())
-		return -1;
-	huge = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | SHIFT << MAP_HUGE_SHIFT, -1, 0);
+	huge = hugetlb_map(NULL, size, SHIFT);
 	if (huge == MAP_FAILED)
 		return -1;
 	if (!copy_present(huge, at, size) &&

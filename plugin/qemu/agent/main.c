@@ -30,6 +30,7 @@
  *     collapse GPA SHIFT | split GPA SHIFT
  *                                        a huge page comes, or becomes base pages
  *     thp GPA LEN ON                     madvise: allow huge pages, or forbid them
+ *     hugetlb GPA LEN SHIFT              fresh memory of hugetlbfs pages instead
  *     fork                               a child comes and goes: pages stay read-only
  *     habits                             how the kernel treats private pages: huge zero clean
  *                                        readonly last, as habits.c says
@@ -122,6 +123,7 @@ static const struct {
 	{ "listing", do_listing }, { "destroy", do_destroy }, { "dmesg", do_dmesg },
 	{ "crash", do_crash }, { "storm", do_storm }, { "thp", do_thp },
 	{ "hugerefused", do_hugerefused }, { "habits", do_habits }, { "fork", do_fork },
+	{ "hugetlb", do_hugetlb },
 };
 
 void execute(const struct command *c)

@@ -1,20 +1,22 @@
-"""What is taken from an observed result, and what is compared."""
+"""What is compared of an event's result, and what the model is told of it."""
 
-import pytest
+from nestscope.plugin.differential.observe import compare_results, observations
+from nestscope.sim.constants import EINVAL, U64
+from nestscope.sim.events import Age, MapHugetlb, Result
+from nestscope.sim.facts import NOTHING_UNUSUAL
 
-from nestscope.plugin.differential.observe import compare_results
-from nestscope.sim.constants import U64
-from nestscope.sim.events import Age, Result
-
-AGE = Age(0x900000, 0x10000)
-EBUSY = -16 & U64
+REFUSED = Result(ret=-EINVAL & U64)
 
 
-@pytest.mark.parametrize("young", [0, 1])
-def test_whether_a_page_was_young_is_not_compared(young: int) -> None:
-    assert compare_results(AGE, Result(ret=young), Result(ret=0)) == []
+def test_whether_a_page_was_young_is_not_told_but_an_error_is() -> None:
+    age = Age(0xA00000, 0x10000)
+    assert compare_results(age, Result(ret=1), Result()) == []
+    assert compare_results(age, REFUSED, REFUSED) == []
+    assert len(compare_results(age, REFUSED, Result())) == 1
+    assert len(compare_results(age, Result(ret=1), REFUSED)) == 1
 
 
-def test_ageing_that_the_host_could_not_do_is_a_difference() -> None:
-    (found,) = compare_results(AGE, Result(ret=1), Result(ret=EBUSY))
-    assert (found.path, found.expected, found.observed) == ("result.age.ret", "0x0", hex(EBUSY))
+def test_a_host_that_has_no_hugetlbfs_pages_says_so() -> None:
+    event = MapHugetlb(0xA00000, 0x200000)
+    assert observations(event, REFUSED).refused == EINVAL
+    assert observations(event, Result()) is NOTHING_UNUSUAL
