@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Any
 
 import typer
 from typer.cli import get_docs_for_click
@@ -32,9 +33,17 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = True
 
 
+def _tell_whole_sentences(command: Any) -> None:
+    """Let lists of commands have the first sentence of each, which would be cut otherwise."""
+    for one in getattr(command, "commands", {}).values():
+        one.short_help = " ".join((one.help or "").split("\n\n")[0].split())
+        _tell_whole_sentences(one)
+
+
 def _write_commands() -> None:
     """Write the reference of the commands from their own help."""
     command = typer.main.get_command(verbs)
+    _tell_whole_sentences(command)
     context = command.make_context("nestscope", ["--help"], resilient_parsing=True)
     text = get_docs_for_click(obj=command, ctx=context, name="nestscope", title="Commands")
     folder = Path(__file__).parent / "reference" / "generated"

@@ -10,8 +10,8 @@ from nestscope.decoders.errors import NestscopeError
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` once everything is written.
+def new_path(path: Path) -> Iterator[Path]:
+    """Yield where to write a file that takes the place of `path` at the end.
 
     If that fails, or is interrupted, a file that was there is as before, and no part of
     the new one stays. A device or pipe is written to directly.
@@ -21,17 +21,26 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     """
     try:
         if path.exists() and not path.is_file():
-            with path.open("wb") as file:
-                yield file
+            yield path
             return
         target = path.resolve()  # a link stays one
         part = target.with_name(f".nestscope-{os.getpid()}")
         try:
-            with part.open("wb") as file:
-                yield file
+            yield part
             part.replace(target)
         finally:
             with suppress(OSError):
                 part.unlink()
     except OSError as error:
         raise NestscopeError(f"{path} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` once everything is written; see `new_path`.
+
+    Raises:
+        NestscopeError: if it cannot be written.
+    """
+    with new_path(path) as part, part.open("wb") as file:
+        yield file

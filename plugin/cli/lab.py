@@ -146,6 +146,7 @@ def run(
     """
     from nestscope.plugin.differential.plan import make_plan
     from nestscope.plugin.differential.session import open_machine
+    from nestscope.plugin.output import new_path
     from nestscope.plugin.present.terminal import terminal
     from nestscope.plugin.present.units import count
     from nestscope.sim.guest import Guest
@@ -163,9 +164,9 @@ def run(
             seconds = time.monotonic() - started
         terminal().print(f"{count(plan.total)} operations executed in {seconds:.1f} s")
         if dump is not None:
-            target = dump.absolute()
-            lab.qmp.dump_guest_memory(target, dump_format)
-            terminal().print(f"dumped to {target}", soft_wrap=True)
+            with new_path(dump) as part:
+                lab.qmp.dump_guest_memory(part.absolute(), dump_format)
+            terminal().print(f"dumped to {dump.absolute()}", soft_wrap=True)
             return
         _stay(lab, gdb_port)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nestscope.decoders.errors import NestscopeError
-from nestscope.plugin.output import new_file
+from nestscope.plugin.output import new_file, new_path
 
 
 def test_what_was_written_is_there_at_the_end_and_not_before(tmp_path: Path) -> None:
@@ -72,3 +72,17 @@ def test_a_pipe_is_written_to_directly(tmp_path: Path) -> None:
         file.write(b"through")
     assert os.read(reader, 100) == b"through"
     os.close(reader)
+
+
+def test_another_program_may_write_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "dump.elf"
+    with new_path(path) as part:
+        assert part.parent == tmp_path
+        part.write_bytes(b"by QEMU")
+        part.chmod(0o400)
+    assert path.read_bytes() == b"by QEMU"
+    with pytest.raises(KeyboardInterrupt), new_path(path) as part:
+        part.write_bytes(b"by QEMU, half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"by QEMU"
+    assert list(tmp_path.iterdir()) == [path]
