@@ -96,8 +96,6 @@ def coverage(
     from nestscope.plugin.present.terminal import terminal
     from nestscope.plugin.qemu.kernels import choose_kernel
     from nestscope.plugin.qemu.lab import QEMU, Lab
-    from nestscope.sim.layout import VCPUS
-    from nestscope.sim.operations import Order, Together
 
     files = choose_kernel(kernel, vmlinux, modules)
     text = ModuleText.of_module(files.modules_dir, MODULE)
@@ -105,10 +103,7 @@ def coverage(
     own = not traces and random_steps is None
     rounds = storm if storm is not None else _STORM if own else 0
     stormy = [make_plan(shipped_storm(), None, seed)] if own else plans
-    kinds = {type(one) for plan in plans for one in plan.operations}
-    # Whoever is held keeps a processor busy, and the VMM needs one, too.
-    at_once = VCPUS + 1 if Order in kinds else VCPUS if Together in kinds else 1
-    processors = max(at_once, 2 if rounds else 1)
+    processors = max(2 if rounds else 1, *(plan.processors for plan in plans))
     counts: Counter[int] = Counter()
     runs: list[str] = []
     # What is true of every machine that was measured.

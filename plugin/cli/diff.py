@@ -95,7 +95,7 @@ def diff(
         clean = _run(sides, plan, inject, audit, save, console)
     else:
         files = choose_kernel(kernel, vmlinux, modules)
-        with _sides(files, On(on), Via(via), machine, qemu, console) as sides:
+        with _sides(files, On(on), Via(via), machine, qemu, plan.processors, console) as sides:
             clean = _run(sides, plan, inject, audit, save, console)
     sys.exit(0 if clean else 1)
 
@@ -124,7 +124,13 @@ def _model_alone(kernel: str, machine: str) -> _Sides:
 
 @contextmanager
 def _sides(
-    files: "KernelFiles", on: "On", via: "Via", machine: str, qemu: str, console: "Console"
+    files: "KernelFiles",
+    on: "On",
+    via: "Via",
+    machine: str,
+    qemu: str,
+    processors: int,
+    console: "Console",
 ) -> Iterator[_Sides]:
     """Boot, and put a guest into the kernel, with a model beside it or without."""
     from nestscope.plugin.differential.one_side import On, OneSide
@@ -140,7 +146,7 @@ def _sides(
         )
 
     started = time.monotonic()
-    with Lab.boot(files, machine=machine, qemu=qemu) as lab:
+    with Lab.boot(files, machine=machine, qemu=qemu, processors=processors) as lab:
         if on == On.BOTH:
             with open_comparison(lab, via) as live:
                 say(live.machine.kernel.page_shift)

@@ -20,8 +20,8 @@ class Outcome:
 
     `done` are the operations that ran, `last` is the step of the last one. `refused` are
     those that no guest or VMM can do, with the reason: they were left out. `broken`:
-    invariants that the last State breaks. `failure`: how the kernel ended in the last of
-    `done`, which then has no step.
+    invariants that the last State breaks, or in an order the State after one of its turns.
+    `failure`: how the kernel ended in the last of `done`, which then has no step.
     """
 
     done: list[Operation] = field(default_factory=list)
@@ -76,7 +76,9 @@ def replay(
         watch(step, outcome.last)
         outcome.last = step
         if audit_rc is not None:
-            outcome.broken = violations(step.observed, rc_by_hardware=audit_rc)
+            for state in (*step.held, step.observed):
+                found = violations(state, rc_by_hardware=audit_rc)
+                outcome.broken += [one for one in found if one not in outcome.broken]
         if step.differences or outcome.broken:
             break
     return outcome

@@ -21,8 +21,8 @@ from nestscope.plugin.qemu.channel import Agent, Reply
 from nestscope.plugin.qemu.errors import LabError, LabFailure
 from nestscope.sim.places import Place, Turn
 
-TURN_SECONDS = 8.0
-"""Longest turn. A nested guest is given 4 s before its time is up (`HELD_SECONDS`)."""
+TURN_SECONDS = 25.0
+"""Longest turn. A nested guest is given 20 s before its time is up (`HELD_SECONDS`)."""
 _POLL_SECONDS = 0.005
 _RUNNING = "running"
 

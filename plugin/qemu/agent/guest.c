@@ -14,7 +14,7 @@
 #define LPCR_ILE (1UL << 25)
 #define TB_HZ 512000000UL
 #define NESTED_SECONDS 1
-#define HELD_SECONDS 4 /* who is held meanwhile */
+#define HELD_SECONDS 20 /* who is held meanwhile */
 #define REGS_OFFSET 0x1000
 #define ENTRY_SIZE (REGS_OFFSET + sizeof(struct nested_regs))
 

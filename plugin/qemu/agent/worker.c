@@ -16,7 +16,7 @@
 
 #include "agent.h"
 
-#define WORKER_SECONDS 10
+#define WORKER_SECONDS 40
 #define WORDS 8192
 
 static struct worker {
