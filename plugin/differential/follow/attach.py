@@ -1,7 +1,7 @@
 """Attaching to a gdbstub: GDB, memory, kernel, and a `Follower` on them."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from nestscope.decoders.errors import NestscopeError
@@ -12,6 +12,7 @@ from nestscope.decoders.sources.ram import RamFile
 from nestscope.decoders.state import Source
 from nestscope.plugin.differential.follow.follower import Follower, Found
 from nestscope.plugin.differential.follow.observe import FollowError
+from nestscope.plugin.mi.errors import GdbGoneError, MiError
 from nestscope.plugin.mi.memory import GdbMemory
 from nestscope.plugin.mi.session import GdbSession
 
@@ -44,7 +45,7 @@ def attach(
     endpoint = target.removeprefix(GDB_PREFIX)
     known = Profile.open(profile) if profile is not None else None
     endian = known.byteorder if known is not None and vmlinux is None else None
-    with ExitStack() as stack:
+    with _freed_without_gdb(endpoint), ExitStack() as stack:
         session = stack.enter_context(GdbSession.connect(endpoint, vmlinux, endian=endian))
         memory: Memory
         if ram is not None:
@@ -53,6 +54,17 @@ def attach(
             memory = stack.enter_context(closing(GdbMemory(session)))
         kernel = _examine(memory, vmlinux, modules, debug, known)
         yield Follower(session, kernel, Source("gdb", endpoint), on_found=on_found, disturb=disturb)
+
+
+@contextmanager
+def _freed_without_gdb(endpoint: str) -> Iterator[None]:
+    """If GDB dies, take out the breakpoints that it has left in QEMU, with another one."""
+    try:
+        yield
+    except GdbGoneError:
+        with suppress(MiError):  # what has happened to the first one is told
+            GdbSession.connect(endpoint).close()
+        raise
 
 
 def _examine(
