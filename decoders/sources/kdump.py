@@ -25,6 +25,7 @@ MAX_BITMAP = 256 << 20
 """Bytes of a bitmap: 8 TiB of memory in 4K pages, 128 TiB in 64K pages."""
 
 _RUN = 64  # bytes of the bitmap whose set bits are counted together
+_PIECE = 1 << 20  # bytes of the bitmap whose bits are looked at together
 
 
 class KdumpFile(PagedMemory):
@@ -61,9 +62,9 @@ class KdumpFile(PagedMemory):
     def _rank(self, number: int) -> int:
         """Return how many pages before page `number` are in the dump."""
         byte, bit = divmod(number, 8)
-        run = byte // _RUN
-        if run >= len(self._before):
+        if byte >= len(self._bitmap):
             return int(self._before[-1])
+        run = byte // _RUN
         between = int(_BITS[self._bitmap[run * _RUN : byte]].sum())
         last = int(self._bitmap[byte]) if bit else 0
         return int(self._before[run]) + between + (last & (1 << bit) - 1).bit_count()
@@ -112,11 +113,21 @@ class KdumpFile(PagedMemory):
 
     def ranges(self) -> list[tuple[int, int]]:
         """Return the physical ranges of the pages in the dump (see `SourceMemory`)."""
-        bits = np.unpackbits(self._bitmap, bitorder="little")
-        bits[: self.header.start_pfn] = 0
-        bits[self.header.end_pfn :] = 0
-        edges = np.flatnonzero(np.diff(bits, prepend=np.uint8(0), append=np.uint8(0)))
-        pairs = (edges * self.page_size).reshape(-1, 2).tolist()
+        first, end = self.header.start_pfn, self.header.end_pfn
+        edges = []
+        before = np.uint8(0)
+        # Piece by piece: a bit takes a byte here, and a bitmap may have 2**31.
+        for start in range(0, len(self._bitmap), _PIECE):
+            bits = np.unpackbits(self._bitmap[start : start + _PIECE], bitorder="little")
+            number = start * 8
+            bits[: max(first - number, 0)] = 0
+            bits[max(end - number, 0) :] = 0
+            edges.append(np.flatnonzero(np.diff(bits, prepend=before)) + number)
+            before = bits[-1]
+        if before:
+            edges.append(np.array([len(self._bitmap) * 8]))
+        none = np.empty(0, np.int64)
+        pairs = (np.concatenate([none, *edges]) * self.page_size).reshape(-1, 2).tolist()
         return [(start, end) for start, end in pairs]
 
     def vmcoreinfo(self) -> bytes | None:

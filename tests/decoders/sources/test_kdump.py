@@ -3,6 +3,7 @@
 import struct
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nestscope.decoders.errors import NestscopeError, UnreadableMemoryError
+from nestscope.decoders.sources import kdump as kdump_file
 from nestscope.decoders.sources.kdump import KdumpFile
-from nestscope.decoders.sources.mapped import SourceFileError
-from nestscope.decoders.sources.open import open_source
+from nestscope.decoders.sources.mapped import MappedFile, SourceFileError
+from nestscope.decoders.sources.open import open_contents, open_source
 from nestscope.decoders.sources.source_memory import SourceMemory
 from nestscope.decoders.state import Source
 from tests.decoders.sources.kdump_bytes import (
@@ -207,3 +209,26 @@ def test_damaged_headers_never_surprise(
             memory.read(700 * BLOCK, 64)
     except NestscopeError:
         pass
+
+
+@given(
+    st.sets(st.integers(0, 200), min_size=1, max_size=60),
+    st.none() | st.tuples(st.integers(0, 200), st.integers(0, 300)),
+    st.sampled_from([1, 2, 7, 1 << 20]),
+)
+def test_ranges_are_those_of_the_pages_that_are_in_this_file(
+    numbers: set[int], part: tuple[int, int] | None, piece: int
+) -> None:
+    """However many bytes of the bitmap are looked at together."""
+    raw = kdump({number: bytes(BLOCK) for number in numbers}, part=part)
+    with (
+        patch.object(kdump_file, "_PIECE", piece),
+        open_contents(MappedFile.holding(Path("dump"), raw)) as memory,
+    ):
+        found = memory.ranges()
+    first, end = part or (0, 1 << 64)
+    held = sorted(number for number in numbers if first <= number < end)
+    assert [
+        number for start, stop in found for number in range(start // BLOCK, stop // BLOCK)
+    ] == held
+    assert all(stop < start for (_, stop), (start, _) in pairwise(found))
