@@ -58,6 +58,7 @@ def test_a_chain_of_64_among_short_ones() -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)
 def test_a_list_with_more_nodes_than_are_followed() -> None:
     """A million nodes take 16 MiB: the word of one gfn is made to lead to them."""
     memslot = replace(
