@@ -70,6 +70,7 @@ def follow(
         calls_table,
         follow_document,
         found_line,
+        live_view,
         summary,
     )
     from nestscope.plugin.present.terminal import terminal
@@ -90,7 +91,8 @@ def follow(
             print(f"following {follower.kernel.release}, Ctrl-C ends it", file=sys.stderr)
         ended = "limit"
         try:
-            follower.run(limits)
+            with live_view(follower.report):
+                follower.run(limits)
         except KeyboardInterrupt:
             ended = "interrupted"
         finally:

@@ -1,13 +1,43 @@
 """What `nestscope follow` prints: differences as they come, and what was checked."""
 
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich import box
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from nestscope.decoders.state import KernelInfo, Source
 from nestscope.plugin.differential.follow.follower import Found, Report
 from nestscope.plugin.present.units import count
+
+
+@contextmanager
+def live_view(report: Report) -> Iterator[None]:
+    """Show on standard error, twice a second, how far it is; only where that is a terminal."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield
+        return
+    began = time.monotonic()
+
+    def view() -> Group:
+        return Group(calls_table(report), Text(summary(report, time.monotonic() - began)))
+
+    # Differences are printed above it, unless standard output leads elsewhere.
+    with Live(
+        get_renderable=view,
+        console=console,
+        refresh_per_second=2,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+    ):
+        yield
 
 
 def found_line(found: Found) -> str:
@@ -21,17 +51,18 @@ def calls_table(report: Report) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("kernel function")
     table.add_column("calls checked", justify="right")
-    for name, number in sorted(report.tally.calls.items()):
+    for name, number in sorted(dict(report.tally.calls).items()):
         table.add_row(name, count(number))
     return table
 
 
-def summary(report: Report) -> str:
-    """What was compared, and how fast."""
+def summary(report: Report, seconds: float | None = None) -> str:
+    """What was compared, and how fast; `seconds` since the begin, while it goes on."""
     tally = report.tally
-    rate = report.checked / report.seconds if report.seconds else 0.0
+    seconds = report.seconds if seconds is None else seconds
+    rate = report.checked / seconds if seconds else 0.0
     lines = [
-        f"{count(report.checked)} calls checked in {report.seconds:.1f} s ({rate:.1f}/s, "
+        f"{count(report.checked)} calls checked in {seconds:.1f} s ({rate:.1f}/s, "
         f"{count(report.stops)} stops, {count(report.foreign)} of them in a guest)",
         f"{count(tally.leaves)} leaves and {count(tally.chains)} chains compared, "
         f"{count(report.wholes)} times everything",

@@ -83,7 +83,7 @@ class Report:
     @property
     def checked(self) -> int:
         """Calls that returned and were checked."""
-        return sum(self.tally.calls.values())
+        return sum(list(self.tally.calls.values()))
 
 
 class Follower:
@@ -161,6 +161,7 @@ class Follower:
             while not self._over(limits):
                 self.tracer.resume(stop)
                 stop = self.tracer.wait(self._patience(limits))
+                self.report.stops, self.report.foreign = self.tracer.stops, self.tracer.foreign
                 self._observer.forget()
                 if self._disturb is not None:
                     self._disturb(self)
@@ -172,7 +173,6 @@ class Follower:
             self.compare_all()
         finally:
             self.report.seconds = time.monotonic() - self._began
-            self.report.stops, self.report.foreign = self.tracer.stops, self.tracer.foreign
 
     def _patience(self, limits: Limits) -> float:
         until = self._due
