@@ -73,7 +73,7 @@ class GdbTerminal:
         # A character may be cut in two by the pipe.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         try:
-            self.greeting = self.wait()
+            self.wait()
         except BaseException:
             self.close()
             raise

@@ -58,13 +58,11 @@ class MiStatistics:
         commands: MI commands sent for reading.
         round_trips: times that we waited for GDB (the commands of one wait are pipelined).
         bytes_read: bytes fetched from the target.
-        bytes_served: bytes given to callers.
     """
 
     commands: int = 0
     round_trips: int = 0
     bytes_read: int = 0
-    bytes_served: int = 0
 
 
 class GdbMemory:
@@ -198,7 +196,6 @@ class GdbMemory:
 
     def _cut(self, address: int, length: int) -> bytes:
         """Return bytes of pages that were fetched."""
-        self.statistics.bytes_served += length
         data = self._pages.read(address, length)
         assert data is not None  # `_need` raises where it cannot fetch a page
         return data

@@ -123,11 +123,6 @@ class RunFiles:
         """The gdbstub's unix socket."""
         return self.folder / "gdb.sock"
 
-    @property
-    def qemu_log(self) -> Path:
-        """What QEMU itself printed."""
-        return self.folder / "qemu.log"
-
 
 def find_machine(name: str) -> Machine:
     """Return a machine of the lab.

@@ -13,9 +13,8 @@ import gdb
 
 from . import spec
 from .commands import Link, VerbCommand
-from .target import register
+from .target import little_endian, register
 
-_MASK = (1 << 64) - 1
 _MSR_HV = 1 << 60
 _RMAP_GPA = 0x000FFFFFFFFFF000
 _LPID_SHIFT = 52
@@ -235,8 +234,7 @@ def _guarded(action: Any) -> bool:
 def _word(address: int) -> int:
     """Return the 64-bit word at a virtual address of the vCPU, in its byte order."""
     data = bytes(gdb.selected_inferior().read_memory(address, 8))
-    little = "little" in gdb.execute("show endian", to_string=True)
-    return int.from_bytes(data, "little" if little else "big")
+    return int.from_bytes(data, "little" if little_endian() else "big")
 
 
 def _thread() -> int:

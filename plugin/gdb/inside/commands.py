@@ -9,10 +9,9 @@ import gdb
 
 from . import spec
 from .process import Worker, WorkerError
-from .target import Target, TargetError
+from .target import Target, TargetError, unsigned
 from .wire import Message
 
-_MASK = (1 << 64) - 1
 _FILES = ("modules", "profile", "debug")
 # Decoding a word needs no target.
 _WITHOUT_TARGET = ("decode",)
@@ -132,11 +131,11 @@ def number(text: str) -> int:
         gdb.GdbError: if it has none.
     """
     try:
-        return int(text, 0) & _MASK
+        return unsigned(int(text, 0))
     except ValueError:
         pass
     try:
-        return int(gdb.parse_and_eval(text).cast(gdb.lookup_type("long"))) & _MASK
+        return unsigned(gdb.parse_and_eval(text).cast(gdb.lookup_type("long")))
     except (gdb.error, ValueError) as error:
         raise gdb.GdbError("nested: {} has no value: {}".format(text, error))
 

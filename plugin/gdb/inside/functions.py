@@ -6,8 +6,7 @@ import gdb
 
 from .commands import Link
 from .spec import WORDS
-
-_MASK = (1 << 64) - 1
+from .target import unsigned
 
 
 class WordFunction(gdb.Function):
@@ -66,11 +65,6 @@ class ChainHasFunction(ChainFunction):
 
     name = "_nested_chain_has"
     takes = ("place", "l1_lpid", "n_gpa")
-
-
-def unsigned(value: Any) -> int:
-    """Return a value of GDB as an unsigned number of 64 bits."""
-    return int(value) & _MASK
 
 
 def register_functions(link: Link) -> None:

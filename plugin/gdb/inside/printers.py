@@ -6,6 +6,7 @@ import gdb
 import gdb.printing
 
 from .commands import Link
+from .target import little_endian, unsigned
 
 Child = Tuple[str, Any]
 
@@ -32,8 +33,8 @@ class RmapNestedPrinter:
 
     def to_string(self) -> str:
         """Return one line: the entry, and where the chain goes on."""
-        entry = int(self._value["rmap"]) & (1 << 64) - 1
-        following = int(self._value["list"]["next"]) & (1 << 64) - 1
+        entry = unsigned(self._value["rmap"])
+        following = unsigned(self._value["list"]["next"])
         return "entry {:#x} {}; next {:#x} {}".format(
             entry,
             _entry(entry),
@@ -59,7 +60,7 @@ class NestedGuestPrinter:
     def children(self) -> Iterator[Child]:
         """Yield the members worth seeing."""
         for name in self._shown:
-            yield name, hex(int(self._value[name]) & (1 << 64) - 1)
+            yield name, hex(unsigned(self._value[name]))
 
 
 class MemslotPrinter:
@@ -79,8 +80,8 @@ class MemslotPrinter:
         """Yield the members worth seeing."""
         for name in ("npages", "flags"):
             yield name, self._value[name]
-        yield "userspace_addr", hex(int(self._value["userspace_addr"]) & (1 << 64) - 1)
-        yield "rmap", hex(int(self._value["arch"]["rmap"]) & (1 << 64) - 1)
+        yield "userspace_addr", hex(unsigned(self._value["userspace_addr"]))
+        yield "rmap", hex(unsigned(self._value["arch"]["rmap"]))
 
 
 class Printers(gdb.printing.PrettyPrinter):
@@ -126,9 +127,8 @@ def _big_endian_word(value: Any) -> int:
     data = value
     while data.type.strip_typedefs().code == gdb.TYPE_CODE_STRUCT:
         data = data[data.type.strip_typedefs().fields()[0]]
-    number = int(data) & (1 << 64) - 1
-    little = "little" in gdb.execute("show endian", to_string=True)
-    return int.from_bytes(number.to_bytes(8, "little"), "big") if little else number
+    number = unsigned(data)
+    return int.from_bytes(number.to_bytes(8, "little"), "big") if little_endian() else number
 
 
 def register_printers(link: Link) -> None:

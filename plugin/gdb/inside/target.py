@@ -214,10 +214,20 @@ def _read_runs(inferior: Any, runs: Sequence[Sequence[int]]) -> Tuple[Message, b
     return {"bad": bad}, b"".join(parts)
 
 
+def unsigned(value: Any) -> int:
+    """Return a value of GDB as an unsigned number of 64 bits."""
+    return int(value) & (1 << 64) - 1
+
+
+def little_endian() -> bool:
+    """Say whether GDB takes the target for a little-endian one."""
+    return "little" in gdb.execute("show endian", to_string=True)
+
+
 def register(name: str) -> Optional[int]:
     """Return an unsigned register of the selected vCPU, or None if there is none."""
     try:
         value = gdb.selected_frame().read_register(name)
-        return int(value.cast(gdb.lookup_type("unsigned long"))) & (1 << 64) - 1
+        return unsigned(value.cast(gdb.lookup_type("unsigned long")))
     except (gdb.error, ValueError):
         return None
