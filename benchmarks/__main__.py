@@ -11,6 +11,7 @@ NAMES = (
     "differential",
     "campaign",
     "steering",
+    "follow",
     "gdb",
 )
 

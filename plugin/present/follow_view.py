@@ -14,7 +14,7 @@ from rich.text import Text
 
 from nestscope.decoders.state import KernelInfo, Source
 from nestscope.plugin.differential.follow.follower import Found, Report
-from nestscope.plugin.present.units import count
+from nestscope.plugin.present.units import count, counted
 
 
 @contextmanager
@@ -67,14 +67,14 @@ def summary(report: Report, seconds: float | None = None) -> str:
         f"{count(tally.leaves)} leaves and {count(tally.chains)} chains compared, "
         f"{count(report.wholes)} times everything",
         f"{count(tally.guest_leaves)} new shadow leaves compared with the guest's own tree",
-        f"{count(tally.inner)} inner calls made by the model itself, {count(tally.rc_gained)} "
+        f"{counted(tally.inner, 'inner call')} made by the model itself, {count(tally.rc_gained)} "
         "leaves gained R or C from the hardware",
     ]
     if tally.unjudged:
         lines.append(f"{count(tally.unjudged)} comparisons left out: another vCPU was in a call")
     if report.missing:
         lines.append(f"not followed in this kernel: {', '.join(report.missing)}")
-    lines.append(f"{count(len(report.found))} differences")
+    lines.append(counted(len(report.found), "difference"))
     return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ def made() -> Report:
 def test_the_summary_has_rate_stops_and_differences() -> None:
     text = summary(made())
     assert "2 000 calls checked in 100.0 s (20.0/s, 4 000 stops, 7 of them in a guest)" in text
-    assert text.endswith("1 differences")
+    assert text.endswith("1 difference")
 
 
 def test_while_it_goes_on_the_rate_is_that_of_the_time_so_far() -> None:
