@@ -71,7 +71,7 @@ def leaf_rights_within_host(state: StateView) -> Iterator[Found]:
     "I4",
     "shadow R and C within the host leaf's",
     consequence="A page that the nested guest has changed is missing from the next dirty log "
-    "(`kvmppc_radix_test_clear_dirty` looks at the host leaf), or a page in use looks idle.",
+    "(`kvm_radix_test_clear_dirty` looks at the host leaf), or a page in use looks idle.",
     address=_HOST_PAGE,
 )
 def leaf_rc_within_host(state: StateView) -> Iterator[Found]:
