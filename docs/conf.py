@@ -20,6 +20,7 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = f"nestscope {release}"
+html_show_copyright = False
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
