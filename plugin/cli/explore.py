@@ -47,6 +47,7 @@ def explore(
 def _show(found: "Survey", console: "Console") -> None:
     from nestscope.plugin.present.tables import plain_table
     from nestscope.plugin.present.units import count, counted
+    from nestscope.sim.explore.export import order_of
     from nestscope.sim.explore.kinds import KINDS, kind_of
     from nestscope.sim.explore.survey import retell
 
@@ -69,6 +70,7 @@ def _show(found: "Survey", console: "Console") -> None:
             table.add_row(str(number), told.task, told.section, changes)
         console.print(table)
         console.print(shortest.violation.message, soft_wrap=True)
+        console.print(f"as an order: {order_of(shortest)}", markup=False, soft_wrap=True)
         others = len({one.scenario.name for one in mine})
         console.print(f"seen in {counted(len(mine), 'scenario')} of {counted(others, 'meeting')}")
     for scenario, _, why in found.unmodelled:

@@ -86,6 +86,10 @@ class Run(Generic[W]):
         self._paths = [task.begin(world) for task in tasks]
         self._points: list[Point | None] = [next(path) for path in self._paths]
 
+    def point(self, number: int) -> Point | None:
+        """Return the point that a task has come to, None at its end."""
+        return self._points[number]
+
     def enabled(self) -> list[int]:
         """Return the tasks that can go on now."""
         if self.ended:
