@@ -63,6 +63,7 @@ ENOMEM: Final = 12
 EFAULT: Final = 14
 EEXIST: Final = 17
 EINVAL: Final = 22
+ERANGE: Final = 34
 ENOENT: Final = 2
 ENOTTY: Final = 25
 

@@ -190,6 +190,17 @@ class MapHugetlb:
 
 
 @dataclass(frozen=True, slots=True)
+class ClearRefs:
+    """The VMM writes a number to /proc/self/clear_refs.
+
+    4 clears the soft-dirty bits, for which all its pages become read-only; 1, 2, 3 and 5
+    do nothing that the guest could see; `ret` is -EINVAL or -ERANGE for others.
+    """
+
+    what: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fork:
     """The VMM forks a child, which ends at once: its own pages are left read-only.
 
@@ -250,6 +261,7 @@ VmmEvent = (
     | Protect
     | AdviseHuge
     | MapHugetlb
+    | ClearRefs
     | Fork
     | Age
     | TestAge

@@ -16,7 +16,9 @@ class MemoryHabits:
     (6.1: mm/mprotect.c line 49, mm/huge_memory.c line 2255). `huge_stays_readonly`: it makes
     no huge page writable again (6.1: mm/huge_memory.c line 1940). `reuses_last_part`:
     after a fork the first write takes the last base page that is left of a huge page
-    as it is, and does not copy it (6.1: mm/memory.c line 3485).
+    as it is, and does not copy it (6.1: mm/memory.c line 3485). `split_sets_soft_dirty`: so
+    are the base pages of a huge page that is mapped by them (6.12: mm/huge_memory.c line 2874).
+    `migration_sets_soft_dirty`: so is a dirty page that was moved (6.1: mm/migrate.c line 213).
     """
 
     has_huge_pages: bool = True
@@ -24,6 +26,8 @@ class MemoryHabits:
     split_cleans: bool = False
     huge_stays_readonly: bool = False
     reuses_last_part: bool = False
+    split_sets_soft_dirty: bool = False
+    migration_sets_soft_dirty: bool = False
 
 
 NO_HABITS = MemoryHabits()

@@ -29,4 +29,6 @@ def dissolve(memory: "HostPages", page: int, frame: int) -> Steps[None]:
         mapped = memory.pages.get(base + i) == part
         if memory.habits.split_to_zero_page and mapped and memory.is_zero(part):
             memory.map_page(base + i, ZERO_FRAME)
+        elif mapped:
+            memory.pass_migration(base + i)
     yield from memory.after(start, start + (1 << PMD_SHIFT))

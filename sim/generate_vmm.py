@@ -19,6 +19,7 @@ from nestscope.sim.events import (
     Age,
     AllocateHtab,
     ClearDirtyLog,
+    ClearRefs,
     CollapseHuge,
     DeleteSlot,
     DestroyVm,
@@ -316,6 +317,10 @@ class VmmMaker:
     def age(self) -> Iterator[Operation]:
         """The host clears R."""
         yield Age(self.page(), PAGE)
+
+    def clear_refs(self) -> Iterator[Operation]:
+        """Soft-dirty bits mostly, or a number that changes nothing or is refused."""
+        yield ClearRefs(self.random.choice((4, 4, 4, 4, 1, 2, 3, 5, 0, 6, 1 << 31)))
 
     def fork(self) -> Iterator[Operation]:
         """A child comes and goes."""

@@ -72,7 +72,7 @@ class HostMemory(HostPages):
                 continue
             if frame != ZERO_FRAME:
                 if shift:
-                    yield from self.split(at & -1 << shift, shift, dirty=True)
+                    yield from self.split(at & -1 << shift, shift, frozen=True)
                 yield from dissolve(self, first + i, frame)
                 if self.pages[first + i] == ZERO_FRAME:
                     continue  # it held nothing but zeros
@@ -83,7 +83,9 @@ class HostMemory(HostPages):
 
     def move_page(self, page: int, frame: int) -> None:
         """Move a base page; its PTE is as writable and as dirty as it was."""
-        kept = [known for known in (self.shared, self.readonly, self.clean) if page in known]
+        self.pass_migration(page)
+        states = (self.shared, self.readonly, self.clean, self.soft_clean)
+        kept = [known for known in states if page in known]
         self.move_contents(frame, self.new_page(page))
         for known in kept:
             known.add(page)
@@ -106,7 +108,7 @@ class HostMemory(HostPages):
                 if self.vmas.has_hugetlb(at, at + 1):
                     break
                 if shift:
-                    yield from self.split(at & -1 << shift, shift, dirty=True)
+                    yield from self.split(at & -1 << shift, shift, frozen=True)
                 yield from dissolve(self, page, frame)
                 ranges.append((at, at + self.page_size))
             else:
@@ -188,12 +190,11 @@ class HostMemory(HostPages):
         self.vmas.make_private(hva)
         yield from self.after(hva, end)
 
-    def split(self, hva: int, shift: int, *, dirty: bool = False) -> Steps[None]:
+    def split(self, hva: int, shift: int, *, frozen: bool = False) -> Steps[None]:
         """Map a block by base pages; those of a huge page keep their frames.
 
-        `__split_huge_pmd`, which tells the notifier without a huge page, too. `dirty`:
-        their PTEs are as dirty as the huge one, as always where migration entries are
-        in between.
+        `__split_huge_pmd`, which tells the notifier without a huge page, too. `frozen`:
+        to migration entries, which keep whether the page was dirty and soft-dirty.
         """
         end = hva + (1 << shift)
         yield from self.before(hva, end)
@@ -202,12 +203,19 @@ class HostMemory(HostPages):
             for i in range(1 << shift - self.page_shift):
                 self.pages[(hva >> self.page_shift) + i] = first + i
                 self.parts[first + i] = first
-                if self.habits.split_cleans and not dirty:
-                    self.clean.add((hva >> self.page_shift) + i)
+            if not frozen:
+                self.map_parts(hva >> self.page_shift, 1 << shift - self.page_shift)
             self.tables.update(range(hva >> PMD_SHIFT, end >> PMD_SHIFT))
             if not self.huge[shift]:
                 del self.huge[shift]
         yield from self.after(hva, end)
+
+    def map_parts(self, first: int, count: int) -> None:
+        """Know the bits that the PTEs of a huge page's parts get (`__split_huge_pmd_locked`)."""
+        if self.habits.split_cleans:
+            self.clean.update(range(first, first + count))
+        if self.habits.split_sets_soft_dirty:
+            self.soft_clean.difference_update(range(first, first + count))
 
     def cut(self, hva: int, length: int) -> Steps[None]:
         """Make a VMA of a range for a moment: what it cuts is split."""
@@ -249,13 +257,13 @@ class HostMemory(HostPages):
 
         `can_change_pte_writable`. Until their next write, which takes them as they are.
         """
-        hugetlb = self.vmas.has_hugetlb(start, end)
+        vma = self.vmas.at(start)
         for page in private_pages(self, start, end):
             huge = page not in self.pages
-            if hugetlb or (self.habits.huge_stays_readonly if huge else page in self.clean):
-                self.readonly.add(page)
-            else:
-                self.readonly.discard(page)
+            stays = self.habits.huge_stays_readonly if huge else page in self.clean
+            if vma is not None:
+                stays |= bool(vma.hugetlb) or (page in self.soft_clean and not vma.soft_dirty)
+            (self.readonly.add if stays else self.readonly.discard)(page)
 
 
 HUGE_SHIFTS = (PMD_SHIFT, PUD_SHIFT)

@@ -36,6 +36,7 @@ class HostPages(Frames):
     read-only. `shared`: private pages that fork made read-only. `readonly`: private
     pages that nobody shares and that are read-only nevertheless. `clean`: private pages
     whose PTE has C clear, which is known only where it matters (`split_cleans`).
+    `soft_clean`: private pages whose soft-dirty bit is clear.
     `tables`: blocks (hva >> 21) with a table of base pages, which stays when the pages go.
     `huge_refused`: faults to come that find no memory for a huge page. `parts`: frames of
     a huge page that is mapped by base pages, with its first frame. Methods that change
@@ -53,6 +54,7 @@ class HostPages(Frames):
         "protected",
         "readonly",
         "shared",
+        "soft_clean",
         "tables",
         "vmas",
     )
@@ -71,6 +73,7 @@ class HostPages(Frames):
         self.shared: set[int] = set()
         self.readonly: set[int] = set()
         self.clean: set[int] = set()
+        self.soft_clean: set[int] = set()
         self.parts: dict[int, int] = {}
         self.vmas = Vmas()
         self.tables: set[int] = set()
@@ -149,9 +152,14 @@ class HostPages(Frames):
 
     def forget(self, pages: Iterable[int]) -> None:
         """Know nothing of why pages could not be written: they went, or are fresh."""
-        for known in (self.shared, self.readonly, self.clean):
+        for known in (self.shared, self.readonly, self.clean, self.soft_clean):
             if known:
                 known.difference_update(pages)
+
+    def pass_migration(self, page: int) -> None:
+        """Let the PTE of a page be a migration entry for a while (`remove_migration_pte`)."""
+        if self.habits.migration_sets_soft_dirty and page not in self.clean:
+            self.soft_clean.discard(page)
 
     def new_page(self, page: int) -> int:
         """Back a page with a fresh frame."""

@@ -57,6 +57,7 @@ class Profile:
     collapse: float = 0
     advise_huge: float = 0
     map_hugetlb: float = 0
+    clear_refs: float = 0
     split: float = 0
     protect: float = 0
     migrate: float = 0
@@ -89,6 +90,7 @@ HOST = replace(
     collapse=1.5,
     advise_huge=1.5,
     map_hugetlb=0.3,
+    clear_refs=0.3,
     split=0.7,
     protect=1,
     migrate=0.5,

@@ -55,6 +55,7 @@ kernel's code (`sim.places`) and take turns (`sim.order`):
 and
 
     hugetlb 0xc00000 0x200000 2M
+    clearrefs 4
 
 A trace is written with the lowest header that knows all its verbs.
 

@@ -139,6 +139,7 @@ VERBS = {
         Verb("radix", 3, ev.SwitchToRadix),
         Verb("thp", 4, ev.AdviseHuge, (GPA, LENGTH, ON)),
         Verb("fork", 4, ev.Fork),
+        Verb("clearrefs", 5, ev.ClearRefs, (decimal("what to clear"),)),
         Verb("hugetlb", 5, ev.MapHugetlb, (GPA, LENGTH, SIZE)),
     )
 }

@@ -21,7 +21,8 @@ class Vma:
     `writable`: PROT_WRITE. `origin`: where its pages were first mapped, 0 for in place;
     ranges that came from elsewhere (mremap) do not merge with others (`vm_pgoff`).
     `thp`: VM_HUGEPAGE, or else VM_NOHUGEPAGE. `anon`: it has had a private page
-    (`anon_vma`); only then fork copies its page tables (`vma_needs_copy`). `hugetlb`: log2 of
+    (`anon_vma`); only then fork copies its page tables (`vma_needs_copy`). `soft_dirty`:
+    VM_SOFTDIRTY, which new VMAs have and clear_refs takes away. `hugetlb`: log2 of
     the size of its hugetlbfs pages, 0 for a VMA of other memory; it cannot be cut inside one.
     """
 
@@ -31,6 +32,7 @@ class Vma:
     origin: int = 0
     thp: bool = False
     hugetlb: int = 0
+    soft_dirty: bool = field(default=True, compare=False)
     anon: bool = field(default=False, compare=False)
 
     def merges(self, following: "Vma") -> bool:
@@ -63,7 +65,7 @@ class Vmas:
             start = max(start, vma.end)
         if start < end:
             self.vmas.append(Vma(start, end))
-        self.merge()
+        self.merge(start, end)
 
     def protect(self, start: int, end: int, *, writable: bool) -> list[Change]:
         """mprotect: return what changes, VMA by VMA; those that are so already do not."""
@@ -116,6 +118,7 @@ class Vmas:
     def replace(self, start: int, end: int, origin: int, hugetlb: int = 0) -> list[Change]:
         """Unmap a range and put other memory there (mremap, MAP_FIXED); as `protect`."""
         attributes = {"writable": True, "origin": origin, "thp": False, "hugetlb": hugetlb}
+        attributes["soft_dirty"] = True
         return self.change(start, end, attributes)
 
     def cut(self, start: int, end: int) -> list[int]:
@@ -138,20 +141,28 @@ class Vmas:
             ]
             self.vmas.remove(vma)
             self.vmas += [part for part in parts if part.start < part.end]
-        self.merge()
+        self.merge(start, end)
         return changes
 
     def overlapping(self, start: int, end: int) -> list[Vma]:
         """Return the VMAs that a range touches, ascending."""
         return [vma for vma in self.vmas if vma.start < end and start < vma.end]
 
-    def merge(self) -> None:
-        """Sort, and make one of neighbours with equal attributes."""
+    def forget_soft_dirty(self) -> None:
+        """Take VM_SOFTDIRTY from all VMAs."""
+        self.vmas = [replace(vma, soft_dirty=False) for vma in self.vmas]
+
+    def merge(self, start: int, end: int) -> None:
+        """Sort, and make one of neighbours with equal attributes, after a change of a range.
+
+        Whether one is soft-dirty says the last part of it that changed.
+        """
         merged: list[Vma] = []
         for vma in sorted(self.vmas, key=lambda vma: vma.start):
             if merged and merged[-1].merges(vma):
+                last = vma if vma.start < end and start < vma.end else merged[-1]
                 anon = merged[-1].anon or vma.anon
-                merged[-1] = replace(merged[-1], end=vma.end, anon=anon)
+                merged[-1] = replace(merged[-1], end=vma.end, anon=anon, soft_dirty=last.soft_dirty)
             else:
                 merged.append(vma)
         self.vmas = merged

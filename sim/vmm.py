@@ -10,6 +10,7 @@ from nestscope.sim.events import (
     Age,
     AllocateHtab,
     ClearDirtyLog,
+    ClearRefs,
     CollapseHuge,
     DeleteSlot,
     Discard,
@@ -35,6 +36,7 @@ from nestscope.sim.kvm import Kvm, Memslot
 from nestscope.sim.lifecycle import allocate_htab, switch_to_hpt, switch_to_radix
 from nestscope.sim.memslots import set_memory_region, slot_by_id
 from nestscope.sim.notifier import age_range, test_age
+from nestscope.sim.soft_dirty import clear_refs
 from nestscope.sim.steps import Steps
 
 
@@ -102,6 +104,8 @@ def memory_path(kvm: Kvm, event: Event) -> Steps[Result]:  # noqa: PLR0912  one 
         case AdviseHuge(gpa, length, on):
             hva = hva_of_range(kvm, gpa, length)
             return result_of((yield from kvm.memory.advise_huge(hva, length, on=on)))
+        case ClearRefs(what):
+            return result_of((yield from clear_refs(kvm.memory, what)))
         case Fork():
             yield from fork(kvm.memory)
         case CollapseHuge(gpa, shift):

@@ -101,6 +101,8 @@ def host_facts(lab: Lab, kernel: Kernel) -> HostFacts:
             split_cleans=bool(habits["clean"]),
             huge_stays_readonly=bool(habits["readonly"]),
             reuses_last_part=bool(habits["last"]),
+            split_sets_soft_dirty=bool(habits["softsplit"]),
+            migration_sets_soft_dirty=bool(habits["softmove"]),
         ),
         mended=lab.kernel.mended,
     )

@@ -37,6 +37,8 @@ def vmm_command(event: ev.VmmEvent) -> str:  # noqa: PLR0912  one an event
             return f"thp {gpa:#x} {length:#x} {int(on)}"
         case ev.MapHugetlb(gpa, length, shift):
             return f"hugetlb {gpa:#x} {length:#x} {shift}"
+        case ev.ClearRefs(what):
+            return f"clearrefs {what}"
         case ev.Fork():
             return "fork"
         case ev.Migrate(gpa, length):

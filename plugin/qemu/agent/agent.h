@@ -82,6 +82,8 @@ void do_protect(const struct command *c);
 void do_migrate(const struct command *c);
 void do_remap(const struct command *c);
 void do_fork(const struct command *c);
+int clear_refs(const char *what);
+void do_clearrefs(const struct command *c);
 
 /* thp.c: huge pages that faults bring. */
 #define THP "/sys/kernel/mm/transparent_hugepage/"

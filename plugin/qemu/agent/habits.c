@@ -38,7 +38,10 @@ static uint64_t frame_of(const void *at)
 	return entry >> 63 ? entry & ((1UL << 55) - 1) : 0;
 }
 
-/* A fresh huge page, of which `parts` base pages were written to; NULL without memory for it. */
+/*
+ * A fresh huge page, of which `parts` base pages were written to (0: an empty place for
+ * one); NULL without memory for it.
+ */
 static unsigned char *huge_page(unsigned int parts)
 {
 	unsigned char *at;
@@ -47,6 +50,8 @@ static unsigned char *huge_page(unsigned int parts)
 	if (memory == MAP_FAILED)
 		return NULL;
 	at = (unsigned char *)(((uintptr_t)memory + HUGE - 1) & -HUGE);
+	if (!parts)
+		return at;
 	madvise(at, HUGE, MADV_HUGEPAGE);
 	for (unsigned int i = 0; i < parts; i++)
 		*(volatile unsigned char *)(at + i * page) = 1;
@@ -133,6 +138,25 @@ static int reuses_last_part(unsigned char *at)
 	return before && frame_of(at) == before;
 }
 
+/* The soft-dirty bits are cleared, and with them what else let mprotect make pages writable. */
+static int split_sets_soft_dirty(unsigned char *at)
+{
+	if (clear_refs("4"))
+		return -1;
+	split(at);
+	return !readonly_after_protect(at + 3 * page, page);
+}
+
+static int migration_sets_soft_dirty(unsigned char *at)
+{
+	madvise(at, page, MADV_NOHUGEPAGE);
+	*(volatile unsigned char *)at = 1;
+	if (clear_refs("4"))
+		return -1;
+	madvise(at, page, MADV_SOFT_OFFLINE);
+	return !readonly_after_protect(at, page);
+}
+
 static const struct {
 	int (*ask)(unsigned char *at);
 	unsigned int parts;
@@ -141,10 +165,12 @@ static const struct {
 	{ split_cleans, 4 },
 	{ huge_stays_readonly, 1 },
 	{ reuses_last_part, 1 },
+	{ split_sets_soft_dirty, 4 },
+	{ migration_sets_soft_dirty, 0 },
 };
 #define COUNT (sizeof(questions) / sizeof(*questions))
 
-/* habits: huge zero clean readonly last; all 0 where there are no huge pages */
+/* habits: each 0 or 1; what concerns huge pages is 0 where there are none */
 void do_habits(const struct command *c)
 {
 	static int answers[COUNT], known;
@@ -152,9 +178,14 @@ void do_habits(const struct command *c)
 
 	(void)c;
 	page = sysconf(_SC_PAGESIZE);
-	while (huge && known < (int)COUNT) {
-		unsigned char *at = huge_page(questions[known].parts);
+	while (known < (int)COUNT) {
+		unsigned char *at;
 
+		if (!huge && questions[known].parts) {
+			known++;
+			continue;
+		}
+		at = huge_page(questions[known].parts);
 		if (!at) {
 			reply_error("no-huge-page", errno);
 			return;
@@ -167,6 +198,6 @@ void do_habits(const struct command *c)
 		}
 		known++;
 	}
-	reply("ok huge=%d zero=%d clean=%d readonly=%d last=%d", huge, answers[0], answers[1],
-	      answers[2], answers[3]);
+	reply("ok huge=%d zero=%d clean=%d readonly=%d last=%d softsplit=%d softmove=%d", huge,
+	      answers[0], answers[1], answers[2], answers[3], answers[4], answers[5]);
 }

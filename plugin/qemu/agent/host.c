@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -166,4 +167,27 @@ void do_fork(const struct command *c)
 	if (!child)
 		_exit(0);
 	reply_result(child < 0 || waitpid(child, NULL, 0) != child ? -1 : 0);
+}
+
+int clear_refs(const char *what)
+{
+	int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC), r;
+
+	if (fd < 0)
+		return -1;
+	r = write(fd, what, strlen(what)) < 0 ? -1 : 0;
+	close(fd);
+	return r;
+}
+
+/* clearrefs N: the word as it is. ret */
+void do_clearrefs(const struct command *c)
+{
+	int bad = 0;
+
+	number(c, 1, &bad);
+	if (bad)
+		reply_error("arguments", EINVAL);
+	else
+		reply_result(clear_refs(c->argv[1]));
 }

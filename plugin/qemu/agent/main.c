@@ -30,10 +30,11 @@
  *     collapse GPA SHIFT | split GPA SHIFT
  *                                        a huge page comes, or becomes base pages
  *     thp GPA LEN ON                     madvise: allow huge pages, or forbid them
+ *     clearrefs N                        write a number to /proc/self/clear_refs
  *     hugetlb GPA LEN SHIFT              fresh memory of hugetlbfs pages instead
  *     fork                               a child comes and goes: pages stay read-only
  *     habits                             how the kernel treats private pages: huge zero clean
- *                                        readonly last, as habits.c says
+ *                                        readonly last softsplit softmove, as habits.c says
  *     hugerefused                        count: faults since that found no huge page
  *     protect GPA LEN WRITABLE           mprotect
  *     migrate GPA LEN | remap GPA LEN    the same contents in other host pages
@@ -123,7 +124,7 @@ static const struct {
 	{ "listing", do_listing }, { "destroy", do_destroy }, { "dmesg", do_dmesg },
 	{ "crash", do_crash }, { "storm", do_storm }, { "thp", do_thp },
 	{ "hugerefused", do_hugerefused }, { "habits", do_habits }, { "fork", do_fork },
-	{ "hugetlb", do_hugetlb },
+	{ "hugetlb", do_hugetlb }, { "clearrefs", do_clearrefs },
 };
 
 void execute(const struct command *c)

@@ -30,7 +30,7 @@ static const struct {
 	{ "remap", 2, RANGE },	  { "age", 2, PAGES },	     { "thp", 3, RANGE },
 	{ "region", 5, NUMBERS }, { "move", 2, SLOT },	     { "flags", 2, SLOT },
 	{ "dirtylog", 1, NUMBERS }, { "cleardirty", 3, NUMBERS }, { "fork", 0, NUMBERS },
-	{ "hugetlb", 3, RANGE },
+	{ "hugetlb", 3, RANGE }, { "clearrefs", 1, NUMBERS },
 };
 
 static int bytes_refused(const struct command *c, uint64_t gpa)
