@@ -10,7 +10,7 @@ from hypothesis import Phase, settings
 from nestscope.plugin.qemu.errors import LabError
 from nestscope.plugin.qemu.initramfs import build_agent
 from nestscope.plugin.qemu.kernel_files import KernelFiles
-from nestscope.plugin.qemu.kernels import DEFAULT_KERNEL, fetch_kernel
+from nestscope.plugin.qemu.kernels import DEFAULT_KERNEL, choose_kernel
 from nestscope.plugin.qemu.lab import QEMU, Lab
 
 # A slow machine is no failure. CI judges a change, so its examples are the same each time;
@@ -27,7 +27,7 @@ def kernel_files() -> KernelFiles:
         pytest.skip(f"there is no {QEMU}: install qemu-system-ppc")
     try:
         build_agent()
-        return fetch_kernel(os.environ.get("NESTSCOPE_KERNEL", DEFAULT_KERNEL))
+        return choose_kernel(os.environ.get("NESTSCOPE_KERNEL", DEFAULT_KERNEL), None, None)
     except LabError as problem:
         pytest.skip(str(problem))
 
