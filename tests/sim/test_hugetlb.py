@@ -134,6 +134,7 @@ def test_huge_pages_by_advice_do_not_come_there() -> None:
     assert memory.vmas.has_hugetlb(START, START + BLOCK)
     assert not memory.vmas.has_hugetlb(START + BLOCK, START + 2 * BLOCK)
     assert memory.find(FIRST + 32)[1] == 21
+    assert not memory.vmas.allows_huge(START) and memory.vmas.allows_huge(START + BLOCK)
 
 
 def test_a_slot_over_it_has_leaves_of_2m() -> None:
