@@ -16,9 +16,12 @@ class MemoryHabits:
     (6.1: mm/mprotect.c line 49, mm/huge_memory.c line 2255). `huge_stays_readonly`: it makes
     no huge page writable again (6.1: mm/huge_memory.c line 1940). `reuses_last_part`:
     after a fork the first write takes the last base page that is left of a huge page
-    as it is, and does not copy it (6.1: mm/memory.c line 3485). `split_sets_soft_dirty`: so
-    are the base pages of a huge page that is mapped by them (6.12: mm/huge_memory.c line 2874).
-    `migration_sets_soft_dirty`: so is a dirty page that was moved (6.1: mm/migrate.c line 213).
+    as it is, and does not copy it (6.1: mm/memory.c line 3485). `split_sets_soft_dirty`:
+    a huge page that is mapped by base pages sets their soft-dirty bits, even if they were clear
+    (6.12: mm/huge_memory.c line 2874). `migration_sets_soft_dirty`: moving a dirty page sets its
+    soft-dirty bit (6.1: mm/migrate.c line 213).
+    `reuses_parts`: after a fork it takes any other part as it is, and copies the last one
+    only (since 1da190f4d0a6, 6.15).
     """
 
     has_huge_pages: bool = True
@@ -26,6 +29,7 @@ class MemoryHabits:
     split_cleans: bool = False
     huge_stays_readonly: bool = False
     reuses_last_part: bool = False
+    reuses_parts: bool = False
     split_sets_soft_dirty: bool = False
     migration_sets_soft_dirty: bool = False
 

@@ -42,12 +42,14 @@ def unshare(memory: "HostPages", page: int) -> Steps[int]:
     It is the old one where nobody else holds the folio: `wp_can_reuse_anon_folio`,
     `do_huge_pmd_wp_page`; the notifier is not called. A base page of a split huge page is
     copied (`wp_page_copy`), but for the last one that is mapped where the host looks at the
-    references alone (`reuses_last_part`, `do_wp_page`).
+    references alone (`reuses_last_part`, `do_wp_page`), or for all others where it knows
+    who maps a folio (`reuses_parts`, `__wp_can_reuse_large_anon_folio`).
     """
     frame, shift = memory.find(page)
     if shift or frame not in memory.parts:
         return memory.take(page)
-    if memory.habits.reuses_last_part and mapped_parts(memory, page, frame) == 1:
+    last = mapped_parts(memory, page, frame) == 1
+    if memory.habits.reuses_last_part if last else memory.habits.reuses_parts:
         return memory.take(page)
     start = page << memory.page_shift
     yield from memory.before(start, start + memory.page_size)

@@ -101,6 +101,7 @@ def host_facts(lab: Lab, kernel: Kernel) -> HostFacts:
             split_cleans=bool(habits["clean"]),
             huge_stays_readonly=bool(habits["readonly"]),
             reuses_last_part=bool(habits["last"]),
+            reuses_parts=bool(habits["parts"]),
             split_sets_soft_dirty=bool(habits["softsplit"]),
             migration_sets_soft_dirty=bool(habits["softmove"]),
         ),

@@ -111,3 +111,24 @@ def test_the_last_part_of_a_huge_page_is_reused_only_on_hosts_that_do_that(reuse
     assert (memory.find(FIRST + 1)[0] == old[1]) == reuses
     assert told.calls == ([] if reuses else [(START + PAGE, START + 2 * PAGE)])
     assert memory.read(START + PAGE, 2) == b"ac"
+
+
+@pytest.mark.parametrize("reuses", [True, False])
+def test_parts_but_the_last_are_reused_only_on_hosts_that_do_that(reuses: bool) -> None:
+    memory, told = allowed()
+    memory.habits = MemoryHabits(reuses_parts=reuses)
+    drain(memory.write(START + PAGE, b"a"))
+    drain(memory.split(START, 21))
+    drain(memory.discard(START + 2 * PAGE, BLOCK - 2 * PAGE))
+    old = [memory.find(FIRST + part)[0] for part in (0, 1)]
+    drain(fork(memory))
+    told.calls.clear()
+    drain(memory.write(START, b"b"))
+    assert (memory.find(FIRST)[0] == old[0]) == reuses
+    assert told.calls == ([] if reuses else [(START, START + PAGE)])
+    drain(memory.discard(START, PAGE))
+    told.calls.clear()
+    drain(memory.write(START + PAGE + 1, b"c"))
+    assert memory.find(FIRST + 1)[0] != old[1], "the last one is copied"
+    assert told.calls == [(START + PAGE, START + 2 * PAGE)]
+    assert memory.read(START + PAGE, 2) == b"ac"

@@ -120,14 +120,17 @@ static int huge_stays_readonly(unsigned char *at)
 	return readonly_after_protect(at, HUGE);
 }
 
-/* One part is left, and shared with a child that is gone: is the frame still the same? */
-static int reuses_last_part(unsigned char *at)
+/*
+ * Only the first parts are left, and shared with a child that is gone: is the frame of the very
+ * first still the same after a write?
+ */
+static int reuses(unsigned char *at, unsigned int left)
 {
 	uint64_t before;
 	pid_t child;
 
 	split(at);
-	madvise(at + page, HUGE - page, MADV_DONTNEED);
+	madvise(at + left * page, HUGE - left * page, MADV_DONTNEED);
 	before = frame_of(at);
 	child = fork();
 	if (!child)
@@ -136,6 +139,16 @@ static int reuses_last_part(unsigned char *at)
 		return -1;
 	*(volatile unsigned char *)at = 2;
 	return before && frame_of(at) == before;
+}
+
+static int reuses_last_part(unsigned char *at)
+{
+	return reuses(at, 1);
+}
+
+static int reuses_parts(unsigned char *at)
+{
+	return reuses(at, 3);
 }
 
 /* The soft-dirty bits are cleared, and with them what else let mprotect make pages writable. */
@@ -167,6 +180,7 @@ static const struct {
 	{ reuses_last_part, 1 },
 	{ split_sets_soft_dirty, 4 },
 	{ migration_sets_soft_dirty, 0 },
+	{ reuses_parts, 3 },
 };
 #define COUNT (sizeof(questions) / sizeof(*questions))
 
@@ -198,6 +212,8 @@ void do_habits(const struct command *c)
 		}
 		known++;
 	}
-	reply("ok huge=%d zero=%d clean=%d readonly=%d last=%d softsplit=%d softmove=%d", huge,
-	      answers[0], answers[1], answers[2], answers[3], answers[4], answers[5]);
+	reply("ok huge=%d zero=%d clean=%d readonly=%d last=%d softsplit=%d softmove=%d "
+	      "parts=%d",
+	      huge, answers[0], answers[1], answers[2], answers[3], answers[4], answers[5],
+	      answers[6]);
 }
