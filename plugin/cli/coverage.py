@@ -136,7 +136,7 @@ def coverage(
                 progress=done,
             )
         counts.update(more)
-    reasons = load_reasons(text.build_id, conditions)
+    reasons = load_reasons(text.build_id, conditions, functions=functions)
     report = make_report(files.release, text.build_id, runs, functions, counts, reasons)
     if as_json:
         print(json.dumps(coverage_document(report), indent=1))

@@ -3,9 +3,11 @@
 `reasons/causes.toml` has the causes: a text, and whether the block can never run.
 Beside it lies a file for each build: `release`, `build_id` of the module, and a table
 for each function, of blocks (distance in bytes from the function's symbol) to the name
-of a cause. Tables below a `CONDITIONS` apply only to measurements of that kind.
+of a cause. Tables below a `CONDITIONS` apply only to measurements of that kind. `digests` has
+`digest_of` each function, by which another build with the same code is known.
 """
 
+import hashlib
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from nestscope.plugin.differential.coverage.blocks import FunctionBlocks
 
 _FOLDER = Path(__file__).parent / "reasons"
 _CAUSES = "causes.toml"
+_DIGESTS = "digests"
 
 CONDITIONS = ("sets_rc", "no_failures")
 """The machine sets R and C itself; no allocation was made to fail."""
@@ -53,11 +56,16 @@ class Reasons:
 
 
 def load_reasons(
-    build_id: str, conditions: Collection[str] = (), folder: Path = _FOLDER
+    build_id: str,
+    conditions: Collection[str] = (),
+    folder: Path = _FOLDER,
+    functions: Sequence[FunctionBlocks] = (),
 ) -> Reasons | None:
-    """Return the reasons for the module of this build, None if there is no list.
+    """Return the reasons for the module of this build, None if there are none.
 
-    `conditions` are those of `CONDITIONS` under which it was measured.
+    `conditions` are those of `CONDITIONS` under which it was measured. A build that has no list
+    of its own has those of each of its `functions` that is, instruction by instruction, the
+    one of a build that has: another build of the same source mostly is.
 
     Raises:
         ReasonsError: naming the file and what is wrong in it.
@@ -71,7 +79,30 @@ def load_reasons(
             tables = [table, *(table.get(name, {}) for name in CONDITIONS if name in conditions)]
             blocks = {at: why for some in tables for at, why in _blocks(some, causes, path)}
             return Reasons(str(table.get("release")), blocks)
-    return None
+    return _reasons_of_equals(functions, conditions, folder)
+
+
+def digest_of(some: FunctionBlocks) -> str:
+    """Return what tells the instructions of a function from others, wherever they lie."""
+    text = "\n".join(each.text for block in some.blocks for each in block.instructions)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _reasons_of_equals(
+    functions: Sequence[FunctionBlocks], conditions: Collection[str], folder: Path
+) -> Reasons | None:
+    """Return the reasons of functions that a build with a list has, too."""
+    wanted = {some.function.name: digest_of(some) for some in functions}
+    blocks: dict[tuple[str, int], Reason] = {}
+    for path in sorted(folder.glob("*.toml")):
+        digests = _read(path).get(_DIGESTS, {}) if path.name != _CAUSES else {}
+        equal = {name for name, digest in wanted.items() if digests.get(name) == digest}
+        found = (
+            load_reasons(str(_read(path).get("build_id")), conditions, folder) if equal else None
+        )
+        if found is not None:
+            blocks |= {at: why for at, why in found.blocks.items() if at[0] in equal}
+    return Reasons("of equal functions in other builds", blocks) if blocks else None
 
 
 def wrong_reasons(
@@ -108,7 +139,7 @@ def _blocks(
     table: Mapping[str, Any], causes: Mapping[str, Any], path: Path
 ) -> Iterator[tuple[tuple[str, int], Reason]]:
     for function, blocks in table.items():
-        if function in CONDITIONS or not isinstance(blocks, dict):
+        if function in (*CONDITIONS, _DIGESTS) or not isinstance(blocks, dict):
             continue
         for block, name in blocks.items():
             cause = causes.get(name)

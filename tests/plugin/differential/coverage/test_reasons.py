@@ -6,17 +6,26 @@ from pathlib import Path
 import pytest
 
 from nestscope.plugin.differential.coverage import reasons as reasons_module
-from nestscope.plugin.differential.coverage.blocks import Block, FunctionBlocks
-from nestscope.plugin.differential.coverage.module_text import Function
+from nestscope.plugin.differential.coverage.blocks import (
+    Block,
+    FunctionBlocks,
+    Instruction,
+    find_blocks,
+    find_functions,
+)
+from nestscope.plugin.differential.coverage.coverage import MODULE, OBJECTIVE
+from nestscope.plugin.differential.coverage.module_text import Function, ModuleText
 from nestscope.plugin.differential.coverage.reasons import (
     CONDITIONS,
     Reason,
     Reasons,
     ReasonsError,
+    digest_of,
     load_reasons,
     wrong_reasons,
 )
 from nestscope.plugin.differential.coverage.report import coverage_document, make_report
+from nestscope.plugin.qemu.kernel_files import KernelFiles
 
 FUNCTION = Function("walk", ".text", 0x1000, 0x40, 0x1008)
 WALK = FunctionBlocks(
@@ -114,3 +123,31 @@ def test_shipped_lists_are_well_formed() -> None:
         reasons = load_reasons(build["build_id"], CONDITIONS)
         assert reasons is not None
         assert reasons.release == build["release"]
+
+
+def function(*lines: str) -> FunctionBlocks:
+    listing = tuple(Instruction(0x1008 + 4 * at, line) for at, line in enumerate(lines))
+    return FunctionBlocks(FUNCTION, (Block(0x1008, 0x1010, listing),), False)
+
+
+def test_another_build_with_the_same_code_has_the_same_reasons(tmp_path: Path) -> None:
+    same, other = function("cmpdi r3, 0", "blr"), function("cmpdi r3, 1", "blr")
+    digests = f'[digests]\nwalk = "{digest_of(same)}"\n'
+    write(tmp_path, f'{digests}[walk]\n0x10 = "memory"\n[run]\n0x8 = "memory"\n')
+    found = load_reasons("ef01", folder=tmp_path, functions=[same])
+    assert found is not None
+    assert set(found.blocks) == {("walk", 0x10)}
+    assert load_reasons("ef01", folder=tmp_path, functions=[other]) is None
+    assert load_reasons("ef01", folder=tmp_path) is None
+
+
+@pytest.mark.kernel
+def test_digests_of_the_shipped_lists_are_those_of_their_builds(kernel_files: KernelFiles) -> None:
+    text = ModuleText.of_module(kernel_files.modules_dir, MODULE)
+    folder = Path(reasons_module.__file__).parent / "reasons"
+    builds = [tomllib.loads(path.read_text()) for path in folder.glob("[0-9]*.toml")]
+    digests = [build["digests"] for build in builds if build["build_id"] == text.build_id]
+    if not digests:
+        pytest.skip(f"nobody has declared reasons for {kernel_files.release} yet")
+    functions = [find_blocks(text, function) for function in find_functions(text, OBJECTIVE)]
+    assert digests == [{some.function.name: digest_of(some) for some in functions}]
