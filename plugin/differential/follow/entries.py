@@ -78,7 +78,7 @@ class Entries:
         if vm is None:
             return None
         root, lpid = stop.argument(2), stop.argument(7) & _INT
-        if vm.tree_by_root(root) is None:
+        if root != vm.kvm.pgtable.root and root not in vm.structs:
             self._mirrors.refresh_nested(vm)
         tree = self._tree(vm, vm.tree_by_root(root), f"kvmppc_create_pte.pgtable={root:#x}")
         if vm.tree_by_lpid(lpid) is not tree:

@@ -278,6 +278,7 @@ class FreeTree(KernelCall):
     def after(self, result: int) -> list[Difference]:  # noqa: ARG002  it returns nothing
         """Empty the mirror's tree and compare the root table."""
         self.tree.clear()
+        self.vm.structs.pop(self.tree.root, None)
         return self.touched()
 
     def touched(self) -> list[Difference]:

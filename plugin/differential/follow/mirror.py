@@ -96,7 +96,8 @@ class VmMirror:
 
     `departed` are nested guests that the kernel no longer finds by l1_lpid while a
     vCPU may still be in them. `slots_stale`: the kernel has changed the memslots.
-    `structs` are addresses of `struct kvm_nested_guest` by that of the root table.
+    `structs` are addresses of `struct kvm_nested_guest` by that of the root table, 0 where
+    it is not known; none after the tree was freed, for then the guest may be another one.
     """
 
     kvm: Kvm
@@ -131,8 +132,7 @@ class VmMirror:
         tree = tree_of(guest.leaves, self.kvm.page_shift, guest.shadow_pgtable or 0)
         made = NestedGuest(guest.l1_lpid, guest.shadow_lpid or 0, tree)
         made.refcnt = guest.refcnt or 0
-        if guest.address is not None:
-            self.structs[tree.root] = guest.address
+        self.structs[tree.root] = guest.address or 0
         self.kvm.nested[guest.l1_lpid] = made
         return made
 
@@ -204,13 +204,18 @@ class VmMirror:
         nobody has seen yet has none.
         """
         present = {guest.l1_lpid: guest for guest in guests}
-        for l1_lpid, mine in list(self.kvm.nested.items()):
-            seen = present.get(l1_lpid)
-            if seen is None or seen.shadow_pgtable != mine.shadow.root:
+        for l1_lpid, known in list(self.kvm.nested.items()):
+            now = present.get(l1_lpid)
+            if now is None or now.shadow_pgtable != known.shadow.root:
                 self.departed.append(self.kvm.nested.pop(l1_lpid))
         found: list[Difference] = []
         for l1_lpid, guest in present.items():
-            if l1_lpid not in self.kvm.nested:
+            mine = self.kvm.nested.get(l1_lpid)
+            if mine is not None:
+                # One that was made anew may have got the root table of the one before.
+                mine.shadow_lpid = guest.shadow_lpid or 0
+                self.structs[mine.shadow.root] = guest.address or 0
+            else:
                 made = self.add_nested(guest)
                 if len(guest.leaves):
                     path = self.name_of(made.shadow)

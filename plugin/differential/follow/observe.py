@@ -118,7 +118,7 @@ class Observer:
         may have changed its tree since the kernel walked it, or its table is not mapped.
         """
         nested = vm.structs.get(tree.root)
-        if nested is None or self._alone is None:
+        if not nested or self._alone is None:
             return None
         if self.memory.u32(vm.kvm.address + self._alone) != 1:
             return None

@@ -187,10 +187,13 @@ def test_with_several_vcpus_the_hardware_may_set_r_again_at_once(world: World) -
 
 def test_a_tree_that_is_not_emptied_is_told(world: World) -> None:
     mirror, checker = mirrored(world)
-    call = FreeTree(mirror, checker, mirror.kvm.nested[1].shadow)
+    tree = mirror.kvm.nested[1].shadow
+    call = FreeTree(mirror, checker, tree)
     assert len(call.after(0)) == 1
     world.model.kvm.nested[1].shadow.clear()
     assert call.after(0) == []
+    # Whose it is next must be looked up.
+    assert tree.root not in mirror.structs
 
 
 def tlbie(world: World) -> NestedTlbie:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,10 @@ from nestscope.plugin.qemu.lab import Lab
 from nestscope.sim.guest import Guest
 from nestscope.sim.trace import HEADERS, parse
 
-from .test_live import FIRST, HARMLESS, Workload, follow, working
+from ...cli.conftest import Cli, cli
+from .test_live import FIRST, HARMLESS, Workload, attached, follow, working
+
+__all__ = ["cli"]
 
 pytestmark = pytest.mark.kernel
 
@@ -93,3 +98,18 @@ def test_when_gdb_dies_the_machine_is_freed_of_breakpoints(clean_lab: Lab) -> No
     with working(clean_lab, HARMLESS) as workload, pytest.raises(GdbGoneError):
         follow(clean_lab, workload, kill)
     clean_lab.agent.must(["hello"])
+
+
+def test_after_a_kill_that_cannot_be_caught_following_for_no_time_frees_the_machine(
+    cli: Cli, clean_lab: Lab
+) -> None:
+    target = f"gdb:{clean_lab.gdb_socket}"
+    files = clean_lab.kernel
+    own = ["--vmlinux", str(files.vmlinux), "--modules", str(files.modules_dir)]
+    program = str(Path(sys.executable).with_name("nestscope"))
+    with attached([program, "follow", target, *own]) as child:
+        child.kill()
+    outcome = cli("follow", target, "--for", "0s", *own)
+    assert outcome.status == 0, outcome.error
+    with working(clean_lab, HARMLESS) as workload:
+        workload.start()

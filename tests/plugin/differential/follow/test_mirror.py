@@ -48,6 +48,18 @@ def test_a_mirror_has_the_very_chains_and_leaves_that_were_read(seed: int) -> No
     assert compare_vm(mirror, world.vm, Tally()) == []
 
 
+def test_a_guest_made_anew_under_the_same_root_table_is_taken_over() -> None:
+    world = World()
+    world.run(*MAPPED)
+    mirror, _ = mirrored(world)
+    (first, *others) = world.vm.nested
+    anew = replace(first, address=0xC000_0000_0BEA_4000, shadow_lpid=77)
+    assert mirror.adopt_nested((anew, *others)) == []
+    tree = mirror.kvm.nested[first.l1_lpid].shadow
+    assert mirror.structs[tree.root] == anew.address
+    assert mirror.tree_by_lpid(77) is tree
+
+
 def test_a_chain_without_a_single_good_entry_is_none_in_the_mirror() -> None:
     world = World()
     world.run(*MAPPED)
