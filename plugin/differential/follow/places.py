@@ -1,7 +1,7 @@
 """Where to stop in a function: at its entry and where it returns, read from its instructions.
 
 A vCPU that is to run on from a breakpoint must get past the instruction under it. GDB
-takes all breakpoints out, steps once, and puts them back: twice the stops. Two
+takes all breakpoints out, steps once (a stop of its own), and puts them back. Two
 instructions need no step, because where a vCPU is after them is known: the `nop` that
 the compiler leaves for ftrace before the prologue, and `blr`.
 """
