@@ -1,6 +1,7 @@
-"""Write matrix.md: run every cell of tests/plugin/test_matrix.py and note what came out.
+"""Write matrix.md: run the cells of tests/plugin/test_matrix.py and note what came out.
 
-.venv/bin/python docs/matrix.py
+.venv/bin/python docs/matrix.py            # every cell
+.venv/bin/python docs/matrix.py others     # those of other kernels and QEMUs only
 """
 
 import subprocess
@@ -13,7 +14,14 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.plugin.test_matrix import COLUMNS, FLAVOURS, MACHINES, MODEL, STEPS  # noqa: E402
+from tests.plugin.test_matrix import (  # noqa: E402
+    COLUMNS,
+    FLAVOURS,
+    MACHINES,
+    MODEL,
+    OTHERS,
+    STEPS,
+)
 
 _HEAD = """# Kernels, machines, sources
 
@@ -37,11 +45,25 @@ why was not found.
 """
 
 
-def run() -> ElementTree.Element:
-    """Run all cells; return pytest's JUnit report."""
+_OTHERS = """## Other kernels, other QEMUs
+
+Kernels of other suites of Debian, fetched by name (`nestscope lab fetch sid-64k`), and QEMUs
+of other releases (`nestscope lab fetch-qemu trixie`): what these were when the table was made.
+*R, C* says who sets the bits R and C of a leaf: QEMU before 8.2 does it itself; later ones
+interrupt, as POWER9 does, and the kernel does it.
+
+Four cells say *no*. From QEMU 10 the powernv machines have memory of on-chip controllers above
+32 TiB, and the bitmap of a kdump file, which counts pages from 0, grows to 1 GiB and more; nestscope
+refuses it (`MAX_BITMAP`), so take ELF there. On powernv10 of QEMU 10 the MSR of a nested guest at
+its exit has a bit (0x100000) that the model does not predict; why is open.
+"""
+
+
+def run(function: str) -> ElementTree.Element:
+    """Run the cells of a test; return pytest's JUnit report."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-k", "test_cell"]
+        command = [sys.executable, "-m", "pytest", "-q", "-k", function]
         command += ["-o", "addopts=", "-o", "junit_family=xunit1", f"--junitxml={report}"]
         subprocess.run([*command, "tests/plugin/test_matrix.py"], cwd=ROOT, check=False)
         return ElementTree.parse(report).getroot()
@@ -54,6 +76,8 @@ def outcome(case: ElementTree.Element | None) -> str:
     if case.find("failure") is not None or case.find("error") is not None:
         return "no"
     skipped = case.find("skipped")
+    if skipped is not None and skipped.get("type") == "pytest.xfail":
+        return "no"
     return "yes" if skipped is None else f"skipped: {skipped.get('message')}"
 
 
@@ -79,6 +103,31 @@ def table(report: ElementTree.Element) -> str:
     return "\n".join(lines)
 
 
+def others(report: ElementTree.Element) -> str:
+    """Return the table of other kernels and QEMUs in Markdown."""
+    cases = {str(case.get("name")): case for case in report.iter("testcase")}
+    names = ("kernel", "release", "machine", "QEMU", "R, C", "boot", "steps/s", *COLUMNS)
+    lines = [
+        f"| {' | '.join(names)} |",
+        "|---|---|---|---|---|---:|---:|" + ":---:|" * len(COLUMNS),
+    ]
+    for kernel, machine, qemu in OTHERS:
+        row = [
+            cases.get(f"test_other_cell[{kernel}|{machine}|{qemu}|{column}]") for column in COLUMNS
+        ]
+        said = properties(row[COLUMNS.index(MODEL)])
+        release, version, rc, boot, rate = (
+            said.get(name, "") for name in ("release", "qemu", "rc", "boot", "rate")
+        )
+        cells = (kernel, release, machine, version, rc, boot, rate, *map(outcome, row))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    text = f"{_HEAD.format(steps=STEPS)}\n{table(run())}\n"
-    (HERE / "matrix.md").write_text(text)
+    file = HERE / "matrix.md"
+    if sys.argv[1:] == ["others"]:
+        first = file.read_text().partition(f"\n{_OTHERS}")[0]
+    else:
+        first = f"{_HEAD.format(steps=STEPS)}\n{table(run('test_cell'))}\n"
+    file.write_text(f"{first}\n{_OTHERS}\n{others(run('test_other_cell'))}\n")
