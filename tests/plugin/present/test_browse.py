@@ -158,7 +158,7 @@ def test_a_source_that_goes_away_leaves_the_last_state_on_the_screen() -> None:
     assert "0x90000" in shown
 
 
-def test_refreshes_that_fail_alike_are_said_once() -> None:
+def test_refreshes_that_fail_alike_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     class Dead(Changing):
         reads = 0
 
@@ -167,14 +167,17 @@ def test_refreshes_that_fail_alike_are_said_once() -> None:
             return super().read()
 
     subject = Dead(NestscopeError("the machine is gone"))
-    first = Snapshot(state_with(range(3)), [])
+    browser = Browser(subject, 0.01, Snapshot(state_with(range(3)), []))  # type: ignore[arg-type]
+    said: list[str] = []
+    # On a busy machine a message may have left the screen before it is looked at.
+    monkeypatch.setattr(browser, "notify", lambda text, **_: said.append(text))
 
-    async def script(pilot: Pilot[None], browser: Browser) -> None:
+    async def script(pilot: Pilot[None], _: Browser) -> None:
         while subject.reads < 3:  # bounded by the time of the whole run
             await pilot.pause(0.01)
 
-    shown = drive(Browser(subject, 0.01, first), script)  # type: ignore[arg-type]
-    assert shown.count("the machine is gone") == 1
+    drive(browser, script)
+    assert said == ["the machine is gone"]
 
 
 def test_a_slow_reading_is_not_begun_twice() -> None:
