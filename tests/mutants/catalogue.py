@@ -75,7 +75,7 @@ REMOVAL = [
     Mutant(
         "range-one-short",
         "unmap.py",
-        "for index in range(first, last):",
+        "    for index in range(first, last):",
         "    for index in range(first, last - 1):",
         "the last gfn of a host leaf is left out of the removal",
     ),
