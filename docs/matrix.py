@@ -54,8 +54,8 @@ interrupt, as POWER9 does, and the kernel does it.
 
 Four cells say *no*. From QEMU 10 the powernv machines have memory of on-chip controllers above
 32 TiB, and the bitmap of a kdump file, which counts pages from 0, grows to 1 GiB and more;
-nestscope refuses it (`MAX_BITMAP`), so take ELF there. On powernv10 of QEMU 10 the MSR of a nested guest at
-its exit has a bit (0x100000) that the model does not predict; why is open.
+nestscope refuses it (`MAX_BITMAP`), so take ELF there. On powernv10 of QEMU 10 the MSR of a
+nested guest at its exit has a bit (0x100000) that the model does not predict; why is open.
 """
 
 
