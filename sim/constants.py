@@ -55,6 +55,8 @@ H_TLB_INVALIDATE: Final = 0xF808
 MSR_HV: Final = 1 << 60
 MSR_TS_MASK: Final = 3 << 33
 MSR_ME: Final = 1 << 12
+SRR1_LEV_1: Final = 1 << 20
+"""LEV of `sc 1` in SRR1 bits 42:43, after a system call (Power ISA 3.1)."""
 NR_CPUS: Final = 2048
 """CONFIG_NR_CPUS of Debian's kernels: a `vcpu_token` is less."""
 

@@ -11,6 +11,7 @@ from nestscope.sim.constants import (
     MSR_TS_MASK,
     NR_CPUS,
     RESUME_GUEST,
+    SRR1_LEV_1,
     TRAP_HDEC,
     TRAP_HDSI,
     TRAP_HEAI,
@@ -150,6 +151,8 @@ def run_nested(kvm: Kvm, nested: NestedGuest, cpu: NestedCpu, *, limited: bool) 
     for _ in range(INSTRUCTIONS):
         wanted, fault = next_access(kvm, nested, cpu)
         if wanted == "syscall":
+            if cpu.msr is not None and kvm.facts.system_call_level_visible:
+                cpu.msr |= SRR1_LEV_1
             return left(cpu, TRAP_SYSCALL)
         if wanted == "illegal":
             return left(cpu, TRAP_HEAI)

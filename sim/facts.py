@@ -48,6 +48,8 @@ class HostFacts:
     `hisi_flags_visible`: SRR1 of an H instruction storage interrupt reaches the
     host with its cause bits. QEMU's H_ENTER_NESTED masks them out (`msr_mask`), so
     on a pseries machine the host sees none; bare metal shows them.
+    `system_call_level_visible`: SRR1 of a system call reaches the host with LEV in its bits
+    42:43, as Power ISA 3.1 has it (POWER10; QEMU does so since 8.1). Before, they are 0.
     `first_lpid`: the lowest LPID that is free when the VM is created
     (`kvmppc_alloc_lpid` starts at 1 and takes the lowest free one).
     `tlbie_shifts`: log2 of the page sizes of which the host knows the AP encoding
@@ -70,6 +72,7 @@ class HostFacts:
     page_shift: int = 16
     rc_by_hardware: bool = True
     hisi_flags_visible: bool = False
+    system_call_level_visible: bool = False
     first_lpid: int = 1
     tlbie_shifts: frozenset[int] = frozenset({12, 16, 21, 30})
     release: str | None = None

@@ -91,6 +91,7 @@ def host_facts(lab: Lab, kernel: Kernel) -> HostFacts:
         tlbie_shifts=lab.behaviour.tlbie_shifts,
         # There the processor enters nested guests, and not QEMU's H_ENTER_NESTED.
         hisi_flags_visible=bare_metal,
+        system_call_level_visible=lab.behaviour.shows_level,
         reads_instructions=bare_metal,
         pseries=not bare_metal,
         release=kernel.release,

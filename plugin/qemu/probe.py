@@ -28,6 +28,7 @@ _NO_SUCH_GUEST = 0x99
 _TLBIE = 1 << 16
 _AP_SHIFTS = {0: 12, 5: 16, 1: 21, 2: 30}
 _TRAP_SYSCALL, _TRAP_STORAGE = 0xC00, 0xE00
+_SRR1_LEV = 3 << 20
 
 
 def _write(address: int, word: int) -> str:
@@ -38,11 +39,13 @@ def _write(address: int, word: int) -> str:
 class Behaviour:
     """How machine and kernel behave where both ways are right.
 
-    `sets_rc`: the machine writes R and C into a leaf itself. `tlbie_shifts`: log2
-    of the page sizes that the kernel accepts in a tlbie.
+    `sets_rc`: the machine writes R and C into a leaf itself. `shows_level`: SRR1 of a
+    nested guest's system call comes with its LEV. `tlbie_shifts`: log2 of the page sizes
+    that the kernel accepts in a tlbie.
     """
 
     sets_rc: bool
+    shows_level: bool
     tlbie_shifts: frozenset[int]
 
 
@@ -52,8 +55,9 @@ def observe_behaviour(agent: Agent) -> Behaviour:
     R and C: the ISA permits a machine to set them; POWER9 and newer QEMU interrupt
     instead. The guest's leaf grants a store but has C clear: a machine that
     interrupts makes KVM return the store to the guest (trap 0xe00), one that sets C
-    in the shadow leaf does not. Page sizes: a tlbie for a nested guest that does not
-    exist succeeds, unless the kernel does not know the AP encoding (`ap_to_shift`).
+    in the shadow leaf does not. LEV: the nested guest ends its load with `sc 1`. Page
+    sizes: a tlbie for a nested guest that does not exist succeeds, unless the kernel does not
+    know the AP encoding (`ap_to_shift`).
 
     It uses the agent's VM, so there must be none; afterwards there is none again.
 
@@ -68,7 +72,7 @@ def observe_behaviour(agent: Agent) -> Behaviour:
     ]
     agent.must(["vm", f"slot 0 0 {_MEMORY:#x} 0"])
     try:
-        *_, store = agent.must(
+        *_, load, store = agent.must(
             [
                 "vcpu",
                 f"stub {_STUB:#x} {_MAILBOX:#x}",
@@ -93,5 +97,6 @@ def observe_behaviour(agent: Agent) -> Behaviour:
     shifts = zip(_AP_SHIFTS.values(), answers, strict=True)
     return Behaviour(
         sets_rc=store["ret"] == _TRAP_SYSCALL,
+        shows_level=bool(load["msr"] & _SRR1_LEV),
         tlbie_shifts=frozenset(shift for shift, reply in shifts if reply["ret"] != _H_PARAMETER),
     )

@@ -9,6 +9,7 @@ import pytest
 from nestscope.sim.create import create_pte
 from nestscope.sim.errors import HostDamageError, UnmodelledError
 from nestscope.sim.facts import Observations
+from nestscope.sim.nested_cpu import NESTED_MSR
 from nestscope.sim.rmap import pack
 from nestscope.sim.steps import drain
 
@@ -78,6 +79,16 @@ def test_1_a_fetch_removes_the_leaf_only_if_the_host_sees_the_cause(visible: boo
     world.run(f"code {G:#x}", f"map 1 {N:#x} {G:#x} 64K rwRC", f"load 1 {N:#x}")
     assert world.run(f"fetch 1 {N:#x}").ret == 0xE20
     assert (world.shadow(1, N) is None) == visible
+
+
+@pytest.mark.parametrize(("visible", "msr"), [(True, 0x8000_0000_0010_1001), (False, NESTED_MSR)])
+def test_1_a_hypercall_of_the_nested_guest_shows_its_level_where_the_isa_has_it(
+    visible: bool, msr: int
+) -> None:
+    world = World(system_call_level_visible=visible)
+    world.run(f"map 1 {N:#x} {G:#x} 64K rwxRC")
+    result = world.run(f"load 1 {N:#x}")
+    assert (result.ret, result.msr) == (0xC00, msr)
 
 
 def test_1_a_root_of_another_geometry_is_unsupported() -> None:
