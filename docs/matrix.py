@@ -40,8 +40,8 @@ kdump-compressed dumps come from the real makedumpfile for ppc64el, given a dump
 `nestscope convert` made: zlib, lzo, zstd, not packed, split in three, flattened
 (`tests/plugin/dumps/test_makedumpfile.py`; its build has no snappy, which is tested on hand-made
 dumps and against libkdumpfile). `kdumpfile:FILE` has libkdumpfile unpack the pages; it is no
-default: in our trials with mutated dumps the process ended (SIGSEGV) in libkdumpfile 0.5.1, and
-why was not found.
+default: libkdumpfile 0.5.1 copies from behind the end of a mapped file that is cut short (SIGBUS),
+and follows a null pointer in `kdump_free` (SIGSEGV).
 """
 
 
@@ -52,10 +52,9 @@ of other releases (`nestscope lab fetch-qemu trixie`): what these were when the 
 *R, C* says who sets the bits R and C of a leaf: QEMU before 8.2 does it itself; later ones
 interrupt, as POWER9 does, and the kernel does it.
 
-Four cells say *no*. From QEMU 10 the powernv machines have memory of on-chip controllers above
-32 TiB, and the bitmap of a kdump file, which counts pages from 0, grows to 1 GiB and more;
-nestscope refuses it (`MAX_BITMAP`), so take ELF there. On powernv10 of QEMU 10 the MSR of a
-nested guest at its exit has a bit (0x100000) that the model does not predict; why is open.
+Three cells say *no*. From QEMU 10 the powernv machines have memory of on-chip controllers above
+32 TiB. The bitmap of a kdump file, which counts pages from 0, then grows to 1 GiB and more, and
+is refused (`MAX_BITMAP`): take ELF there.
 """
 
 
