@@ -39,6 +39,7 @@ def field_table(title: str, value: int, fields: Sequence[Field]) -> Table:
 def field_document(word: str, value: int, fields: Sequence[Field]) -> dict[str, Any]:
     """A decoded word as `decode --json` prints it; `word` is its name, `value` in host order."""
     return {
+        "schema": "nestscope.decode/1",
         "word": word,
         "value": hex(value),
         "fields": [

@@ -51,7 +51,7 @@ def walk_address(request: Request) -> Answer:
     chain = _chain(view, vm, found)
     found = replace(found, chain=None if chain is None else _as_chain(chain))
     document = walk_document(found) | {"vm": vm.number}
-    if chain is not None:
+    if chain is not None and found.chain is not None:
         document["rmap"] = chain_document(chain)
     for stage in ("guest", "host", "shadow"):
         steps = getattr(found, stage)

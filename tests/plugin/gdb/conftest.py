@@ -15,6 +15,7 @@ from nestscope.plugin.gdb.terminal import GdbTerminal
 from nestscope.plugin.qemu.lab import Lab
 from nestscope.sim.guest import Guest
 from nestscope.sim.trace import parse
+from tests.schemas import hold
 
 from .proxy import CountingProxy
 
@@ -53,7 +54,9 @@ class Attached:
         text = self.gdb.run(f"{command} --json")
         lines = [line for line in text.splitlines() if line.startswith("{")]
         assert len(lines) == 1, text
-        return json.loads(lines[0])
+        document = json.loads(lines[0])
+        hold(document)
+        return document
 
 
 @pytest.fixture(scope="module")

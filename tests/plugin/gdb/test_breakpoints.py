@@ -7,6 +7,7 @@ import pytest
 
 from nestscope.plugin.gdb.terminal import GdbTerminal
 from nestscope.sim.layout import LAYOUT
+from tests.schemas import hold
 
 from .conftest import World
 
@@ -162,4 +163,6 @@ def test_deleting_the_breakpoint_deletes_its_companions(world: World, gdb: GdbTe
 def test_json(gdb: GdbTerminal) -> None:
     shown = gdb.run("nested break insert 1 0x5000000 --json")
     line = next(line for line in shown.splitlines() if line.startswith("{"))
-    assert list(json.loads(line)["breakpoints"]) == ["kvmhv_insert_nest_rmap"]
+    document = json.loads(line)
+    hold(document)
+    assert list(document["breakpoints"]) == ["kvmhv_insert_nest_rmap"]

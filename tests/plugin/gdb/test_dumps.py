@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nestscope.decoders.state import Leaves, Source, State
+from nestscope.decoders.words.pte import PTE_RPN
 from nestscope.plugin.dumps.capture import capture, write_capture
 from nestscope.plugin.gdb.terminal import GdbTerminal
 from nestscope.plugin.samples import sample_path
@@ -18,6 +19,7 @@ from nestscope.plugin.target import open_target
 from nestscope.sim.image.build import build_image
 from nestscope.sim.image.profiles import profile_types
 from tests.plugin.dumps.worlds import state as small_state
+from tests.schemas import hold, validator
 
 from .conftest import World
 
@@ -40,7 +42,9 @@ def written(path: Path, state: State) -> Path:
 
 def run_json(gdb: GdbTerminal, command: str) -> Any:
     text = gdb.run(f"{command} --json")
-    return json.loads(next(line for line in text.splitlines() if line.startswith("{")))
+    document = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
+    hold(document)
+    return document
 
 
 def test_a_hash_page_table_guest(gdb: GdbTerminal, tmp_path: Path) -> None:
@@ -108,6 +112,34 @@ def test_the_samples_say_the_same_as_the_command_line(
             assert [(e["l1_lpid"], int(e["n_gpa"], 16)) for e in shown["entries"]] == [
                 (entry.l1_lpid, entry.n_gpa) for entry in chain.entries
             ]
+
+
+def test_each_command_prints_the_document_of_its_schema(gdb: GdbTerminal, tmp_path: Path) -> None:
+    gdb.run(f"core-file {written(tmp_path / 'all.elf', small_state())}")
+    (leaf, *_) = small_state().vms[0].host_leaves
+    commands = ("vms", "slots", "guests", "chain 9", f"hostpage {leaf.pte & PTE_RPN:#x}")
+    for command in (*commands, "stats", "target"):
+        document = run_json(gdb, f"nested {command}")
+        assert document["schema"] == "nestscope.gdb/1"
+        for member in document:
+            spoilt = {name: value for name, value in document.items() if name != member}
+            assert not validator("gdb").is_valid(spoilt), f"{command} without {member}"
+    assert run_json(gdb, "nested check")["schema"] == "nestscope.check/1"
+    assert run_json(gdb, "nested decode pte 7")["schema"] == "nestscope.decode/1"
+
+
+def test_a_walk_to_a_page_without_entries_has_no_chain(gdb: GdbTerminal, tmp_path: Path) -> None:
+    gdb.run(f"core-file {written(tmp_path / 'walk.elf', small_state())}")
+    shift = small_state().kernel.page_shift
+    assert shift is not None
+    (vm,) = small_state().vms
+    used = {chain.gfn for slot in vm.memslots for chain in slot.rmap}
+    chains = {
+        leaf.address >> shift: run_json(gdb, f"nested walk {leaf.address:#x}")["rmap"]
+        for leaf in vm.host_leaves
+    }
+    assert {gfn for gfn, chain in chains.items() if chain is not None} == used & set(chains)
+    assert None in chains.values()
 
 
 def test_a_dump_that_is_no_kernel(gdb: GdbTerminal, tmp_path: Path) -> None:

@@ -7,10 +7,18 @@ import pytest
 from rich.console import Console
 
 from nestscope.decoders.compare import Difference
+from nestscope.decoders.state import KernelInfo, Source
 from nestscope.plugin.differential.follow.checks import Tally
 from nestscope.plugin.differential.follow.follower import Found, Report
 from nestscope.plugin.present import follow_view
-from nestscope.plugin.present.follow_view import calls_table, found_line, live_view, summary
+from nestscope.plugin.present.follow_view import (
+    calls_table,
+    follow_document,
+    found_line,
+    live_view,
+    summary,
+)
+from tests.schemas import hold, validator
 
 DIFFERENCE = Difference("vms[kvm=0x1].rmap[gfn=0x90]", "l1_lpid 1 n_gpa 0x0", "empty")
 
@@ -41,6 +49,15 @@ def test_functions_are_listed_by_name() -> None:
 
 def test_a_difference_without_a_call_showed_when_everything_was_compared() -> None:
     assert "comparing everything: vms[kvm=0x1]" in found_line(made().found[0])
+
+
+def test_the_document_is_as_its_schema_says() -> None:
+    source, kernel = Source("gdb", "localhost:1"), KernelInfo("6.12", 16)
+    document = follow_document(source, kernel, made(), "limit")
+    hold(document)
+    assert document["differences"][0]["call"] is None
+    assert not validator("follow").is_valid(document | {"ended": "soon"})
+    assert not validator("follow").is_valid(document | {"differences": [{"seconds": 1}]})
 
 
 def test_nothing_is_shown_where_standard_error_is_no_terminal(

@@ -26,6 +26,7 @@ from nestscope.plugin.differential.coverage.reasons import (
 )
 from nestscope.plugin.differential.coverage.report import coverage_document, make_report
 from nestscope.plugin.qemu.kernel_files import KernelFiles
+from tests.schemas import hold
 
 FUNCTION = Function("walk", ".text", 0x1000, 0x40, 0x1008)
 WALK = FunctionBlocks(
@@ -106,6 +107,7 @@ def test_report_says_what_is_covered_and_why_the_rest_is_not() -> None:
     ]
     assert report.unexplained == (("walk", 0x20),)
     document = coverage_document(report)
+    hold(document)
     assert document["functions"][0]["block"][1] == {
         "at": "0x10",
         "offset": "0x1010",

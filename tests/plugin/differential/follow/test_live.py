@@ -31,6 +31,7 @@ from nestscope.sim.guest import Guest
 from nestscope.sim.layout import LAYOUT
 from nestscope.sim.operations import Operation
 from nestscope.sim.trace import parse
+from tests.schemas import hold
 
 from ...cli.conftest import Cli, cli
 
@@ -221,6 +222,7 @@ def test_json_tells_of_an_idle_machine_and_the_status_is_0(
     assert outcome.status == 0, outcome.error
     document = json.loads(outcome.output)
     assert document["schema"] == "nestscope.follow/1"
+    hold(document)
     assert (document["checked"], document["differences"]) == (0, [])
     assert document["compared_as_a_whole"] >= 1
     assert lab.agent.must(["hello"])
