@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nestscope.decoders.cache import cache_root
 from nestscope.plugin.qemu.build import digest, keep, run_tool
 from nestscope.plugin.qemu.errors import LabError
+from nestscope.plugin.qemu.other_qemu import program_of
 
 HOST_COMPILER = "gcc"
 _SOURCE = Path(__file__).parent / "tcg" / "counter.c"
@@ -37,11 +38,13 @@ def plugin_interface(qemu: Path) -> int:
     Raises:
         LabError: if this QEMU has no plugins.
     """
-    program = qemu.read_bytes()
+    program = program_of(qemu).read_bytes()
     if _COUNT_INLINE in program:
         return 1
     if _COUNT_BY_CALL in program:
         return 2
+    if program.startswith(b"#!"):
+        raise LabError(f"{qemu} is a script: give the program that it runs with --qemu")
     raise LabError(f"{qemu} was built without TCG plugins: give another with --qemu")
 
 

@@ -65,6 +65,12 @@ def fetch_qemu(suite: str, *, refresh: bool = False, say: Say = say_on_terminal)
     return program
 
 
+def program_of(qemu: Path) -> Path:
+    """Return the ELF program behind a script of `fetch_qemu`; any other file as it is."""
+    behind = qemu.parent / "root/usr/bin" / PROGRAM
+    return behind if behind.exists() else qemu
+
+
 def _script(root: Path, later: Path, suite: str, packages: int) -> str:
     """Return the script that runs what was unpacked to `root` and will be at `later`.
 

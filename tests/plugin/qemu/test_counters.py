@@ -35,6 +35,17 @@ def test_interface_is_what_the_program_offers(tmp_path: Path, names: bytes, inte
     assert plugin_interface(program) == interface
 
 
+def test_the_program_behind_a_fetched_qemu_is_looked_at(tmp_path: Path) -> None:
+    script = tmp_path / "qemu-system-ppc64"
+    script.write_text("#!/bin/sh\n")
+    with pytest.raises(LabError, match="is a script"):
+        plugin_interface(script)
+    program = tmp_path / "root/usr/bin/qemu-system-ppc64"
+    program.parent.mkdir(parents=True)
+    program.write_bytes(b"\x7fELF" + CALL)
+    assert plugin_interface(script) == 2
+
+
 def test_qemu_without_plugins_is_refused(tmp_path: Path) -> None:
     program = tmp_path / "qemu"
     program.write_bytes(b"\x7fELF" + PER_VCPU)
