@@ -1,5 +1,6 @@
 """What the host's memory management does to R: transition 19."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,6 +74,21 @@ def test_19_of_a_whole_huge_leaf_every_shadow_leaf_loses_r() -> None:
     world.run(f"map 1 {N:#x} 0xa30000 64K rwxRC", f"load 1 {N:#x}")
     assert world.run("age 0xa00000 0x200000").ret == 1
     assert not has_r(world, 1)
+
+
+@pytest.mark.parametrize("by_reclaim", [False, True])
+def test_19_damon_ages_the_page_behind_the_one_it_sampled_and_reclaim_does_not(
+    by_reclaim: bool,
+) -> None:
+    """Finding 0009: its range ends a page after the byte that it looked at."""
+    world = mapped((1,), ages_by_reclaim=by_reclaim)
+    behind, beyond = G + PAGE, G + 2 * PAGE
+    for gpa in (behind, beyond):
+        n_gpa = N + gpa - G
+        world.run(f"map 1 {n_gpa:#x} {gpa:#x} 64K rwxRC", f"store 1 {n_gpa:#x} 1")
+    assert world.run(f"age {G:#x} {PAGE:#x}").ret == 1
+    young = [bool((world.host(gpa) or 0) & R) for gpa in (G, behind, beyond)]
+    assert young == [False, by_reclaim, True]
 
 
 @given(st.lists(st.sampled_from(["age", "load 1", "load 2", "store 1", "store 2"]), max_size=20))

@@ -6,6 +6,7 @@ A mutant that repeats a defect which Linux once had names its fix in `history`.
 from tests.mutants.catalogue.chains import REMOVAL, RMAP
 from tests.mutants.catalogue.entry import ENTRY
 from tests.mutants.catalogue.faults import FAULTS, REFERENCE_AND_CHANGE
+from tests.mutants.catalogue.host import HOST
 from tests.mutants.catalogue.invalidation import INVALIDATION, SLOTS
 
 MUTANTS = (
@@ -16,5 +17,6 @@ MUTANTS = (
     *INVALIDATION,
     *SLOTS,
     *ENTRY,
+    *HOST,
 )
 """All mutants."""
