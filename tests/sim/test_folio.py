@@ -45,11 +45,10 @@ def test_a_part_of_zeros_is_the_zero_page_only_where_the_kernel_makes_it_so(
 
 
 def test_a_part_of_zeros_that_is_to_be_moved_itself_becomes_the_zero_page() -> None:
-    memory = split_by_migration(split_to_zero_page=True)
-    fresh = HostMemory(16, habits=MemoryHabits(split_to_zero_page=True))
-    fresh.vmas.map(START, START + BLOCK)
-    drain(fresh.advise_huge(START, BLOCK, on=True))
-    drain(fresh.write(START, b"x"))
-    drain(fresh.migrate(START + (ZEROS << 16), 1 << 16))
-    assert fresh.find((START >> 16) + ZEROS) == (ZERO_FRAME, 0)
+    memory = HostMemory(16, habits=MemoryHabits(split_to_zero_page=True))
+    memory.vmas.map(START, START + BLOCK)
+    drain(memory.advise_huge(START, BLOCK, on=True))
+    drain(memory.write(START, b"x"))
+    drain(memory.migrate(START + (ZEROS << 16), 1 << 16))
+    assert memory.find((START >> 16) + ZEROS) == (ZERO_FRAME, 0)
     assert memory.private_frame((START >> 16) + ZEROS) == 0
