@@ -26,14 +26,22 @@ def vcpus_of(turns: Sequence[Sequence[Turn]]) -> list[int]:
 
 
 class Held(Generic[T]):
-    """A path that is moved from place to place. `result` is there when it has `ended`."""
+    """A path that is moved from place to place, until it has `ended`."""
 
     def __init__(self, path: Steps[T], turns: Sequence[Turn]) -> None:
         self._path = path
         self._turns = list(turns)
         self._point: Point | None = None
-        self.ended = False
-        self.result: T | None = None
+        self._results: list[T] = []
+
+    @property
+    def ended(self) -> bool:
+        """Whether the path has come to its end."""
+        return bool(self._results)
+
+    def outcome(self) -> T:
+        """Return what the path returned; it must have ended."""
+        return self._results[0]
 
     def take_turn(self) -> bool:
         """Go to the next place, to the end after the last, or stay; say whether it moved.
@@ -65,7 +73,7 @@ class Held(Generic[T]):
         try:
             return next(self._path)
         except StopIteration as end:
-            self.ended, self.result = True, end.value
+            self._results.append(end.value)
             return None
 
 
@@ -83,4 +91,4 @@ def run_in_order(
         for path in paths:
             if not path.ended and path.take_turn():
                 after_turn()
-    return [path.result for path in paths if path.result is not None]
+    return [path.outcome() for path in paths]
