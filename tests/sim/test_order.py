@@ -17,11 +17,12 @@ from nestscope.sim.invariants import violations
 from nestscope.sim.model import Model
 from nestscope.sim.operations import Load, Order
 from nestscope.sim.order import Held, run_in_order, vcpus_of
-from nestscope.sim.places import PLACES, Place, known_places
+from nestscope.sim.places import PLACES, TLB_LOCK, Place, known_places
 from nestscope.sim.steps import Mutex, Steps
 from nestscope.sim.trace import TraceError, format_operation, parse, parse_line
 
 FINDINGS = Path(__file__).parents[2] / "docs" / "findings"
+MODEL = Path(__file__).parents[2] / "sim"
 NAMES = some.from_regex(r"[a-z_][a-z0-9_]{0,12}", fullmatch=True)
 ALL_PLACES = some.builds(Place, NAMES, some.none() | NAMES, some.integers(1, 9999))
 LOCK = Place("kvmppc_create_pte", "_raw_spin_lock")
@@ -59,6 +60,12 @@ def test_a_wrong_order_is_refused(line: str, version: int, message: str) -> None
 def test_every_known_place_is_one() -> None:
     assert [str(Place.parse(place)) for place in known_places()] == known_places()
     assert all(PLACES.values())
+
+
+@pytest.mark.parametrize("section", sorted(set(PLACES) - {TLB_LOCK}))
+def test_every_section_with_a_place_is_one_that_the_model_runs(section: str) -> None:
+    sources = (path.read_text(encoding="utf-8") for path in MODEL.glob("*.py"))
+    assert any(f'yield "{section}"' in source for source in sources)
 
 
 def walker(name: str, log: list[str], sections: int) -> Iterator[str]:
