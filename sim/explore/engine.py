@@ -128,7 +128,7 @@ class Run(Generic[W]):
     def key(self) -> Hashable:
         """Return what tells this state from others."""
         places = tuple(place_of(path, self.world.name_of) for path in self._paths)
-        return hash((self.world.fingerprint(), places, self.ended))
+        return self.world.fingerprint(), places, self.ended
 
 
 def _name_of(point: Point | None) -> str:
@@ -155,6 +155,7 @@ def explore(
         UnmodelledError: if there are more than `max_states` states.
     """
     found = Exploration()
+    numbers: dict[Hashable, int] = {}
     nexts: dict[Hashable, list[Hashable]] = {}
     pending: list[tuple[int, ...]] = [()]
     root: Hashable = None
@@ -166,17 +167,17 @@ def explore(
         parent: Hashable = None
         ahead: int | None = None
         if schedule:
-            parent, ahead = run.key(), schedule[-1]
+            parent, ahead = number_of(run, numbers), schedule[-1]
         else:
-            root = run.key()
+            root = number_of(run, numbers)
         while True:
             if ahead is not None:
                 try:
                     run.step(ahead)
                 except UnmodelledError as error:
                     found.unmodelled.append((run.history, str(error)))
-                nexts[parent].append(run.key())
-            here = run.key()
+                nexts[parent].append(number_of(run, numbers))
+            here = number_of(run, numbers)
             if here in nexts:
                 break
             nexts[here] = []
@@ -194,6 +195,11 @@ def explore(
     found.states = len(nexts)
     found.interleavings = count_paths(nexts, root)
     return found
+
+
+def number_of(run: Run[W], numbers: dict[Hashable, int]) -> int:
+    """Return the number of the state that a run is in; a new one for a new state."""
+    return numbers.setdefault(run.key(), len(numbers))
 
 
 def count_paths(nexts: dict[Hashable, list[Hashable]], root: Hashable) -> int:
