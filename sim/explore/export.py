@@ -52,7 +52,7 @@ def order_of(broken: Broken) -> str:
 def next_place(run: Run[ExploredWorld], number: int, point: Point | None) -> list[Point | None]:
     """Let a task go on to a point that has a place, or to its end; return the points."""
     points = []
-    while point is not None and place_of("", point) is None and number in run.enabled():
+    while point is not None and kernel_place("", point) is None and number in run.enabled():
         run.step(number)
         point = run.point(number)
         points.append(point)
@@ -61,13 +61,13 @@ def next_place(run: Run[ExploredWorld], number: int, point: Point | None) -> lis
 
 def place_after(task: str, arrivals: list[Point | None]) -> str:
     """Return the place at which a turn ends that came to these points, one after the other."""
-    places = [place_of(task, point) for point in arrivals]
+    places = [kernel_place(task, point) for point in arrivals]
     if places[-1] is None:
         return "?"
     return str(Place.parse(places[-1])._replace(times=places.count(places[-1])))
 
 
-def place_of(task: str, point: Point | None) -> str | None:
+def kernel_place(task: str, point: Point | None) -> str | None:
     """Return the place just before a point of a path, None if there is none."""
     known = PLACES.get(section_of(point), ()) if point is not None else ()
     owner = next((function for name, function in OWNERS if task.startswith(name)), "")
