@@ -13,7 +13,7 @@ from nestscope.sim.image.nested import build_xarray
 from nestscope.sim.image.structures import Structures
 
 LPID_BITS = 12
-"""`KVM_MAX_NESTED_GUESTS_SHIFT`: log2 of the entries of the partition table."""
+"""`mmu_lpid_bits` on POWER9: log2 of the entries of `partition_tb`."""
 
 
 def build_vcpus(out: Structures, kvm: int, running: Sequence[Running]) -> None:
