@@ -1,5 +1,6 @@
 """One test or more for each transition of the specification, by its number.
 
+Those of a tlbie (15, 16) are in test_tlbie.py, of the notifier (18) in test_notifier.py.
 Guest pages: 0x900000 and up. Nested addresses: 0x1000000 and up. On a host
 with 64K pages unless the test says otherwise.
 """
@@ -390,53 +391,6 @@ def mapped(pages: int, lpids: tuple[int, ...] = (1,)) -> World:
     return world
 
 
-@pytest.mark.parametrize(
-    ("ap", "left"),
-    [(0, [True, False, True]), (5, [True, False, True]), (1, [False] * 3), (2, [False] * 3)],
-)
-def test_15_tlbie_clears_the_leaves_of_one_guest_page(ap: int, left: list[bool]) -> None:
-    world = mapped(3)
-    result = world.run(f"tlbie ric=0 prs=0 r=1 is=0 lpid=1 ap={ap} epn=0x1012")
-    assert result.ret == 0
-    assert shadows(world, 1, 3) == left
-
-
-def test_15_the_chain_keeps_the_entry_as_a_stale_one() -> None:
-    world = mapped(1)
-    world.run("tlbie ric=0 prs=0 r=1 is=0 lpid=1 ap=5 epn=0x1000")
-    assert world.shadow(1, N) is None
-    assert world.chain(G) == ("single", ((1, N),))
-
-
-def test_15_other_nested_guests_keep_their_leaves() -> None:
-    world = mapped(1, (1, 2))
-    world.run("tlbie ric=0 prs=0 r=1 is=0 lpid=1 ap=5 epn=0x1000")
-    assert world.shadow(2, N) is not None
-
-
-@pytest.mark.parametrize("ap", [3, 4, 6, 7])
-def test_15_an_unknown_page_size_is_refused(ap: int) -> None:
-    world = mapped(1)
-    result = world.run(f"tlbie ric=0 prs=0 r=1 is=0 lpid=1 ap={ap} epn=0x1000")
-    assert result.ret == 2**64 - 4
-    assert world.shadow(1, N) is not None
-
-
-@pytest.mark.parametrize(("is_", "left"), [(2, [False, True]), (3, [False, False])])
-def test_16_ric_0_empties_the_shadow_and_keeps_the_nested_guest(is_: int, left: list[bool]) -> None:
-    world = mapped(1, (1, 2))
-    assert world.run(f"tlbie ric=0 prs=0 r=1 is={is_} lpid=1 ap=0 epn=0").ret == 0
-    assert [world.shadow(lpid, N) is not None for lpid in (1, 2)] == left
-    assert [n.l1_lpid for n in world.vm.nested] == [1, 2]
-
-
-def test_16_ric_1_does_nothing() -> None:
-    world = mapped(1)
-    before = world.shadow(1, N)
-    assert world.run("tlbie ric=1 prs=0 r=1 is=2 lpid=1 ap=0 epn=0").ret == 0
-    assert world.shadow(1, N) == before is not None
-
-
 def test_16_ric_2_reads_the_partition_table_entry_again() -> None:
     world = mapped(1)
     entry = 0x4_0000 + 16
@@ -461,79 +415,6 @@ def test_16_the_lpid_of_a_dropped_nested_guest_is_free_again() -> None:
     world = mapped(1, (1, 2))
     world.run("drop 1", "load 7 0")
     assert [(n.l1_lpid, n.shadow_lpid) for n in world.vm.nested] == [(2, 3), (7, 2)]
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        "ric=0 prs=0 r=0 is=0",
-        "ric=0 prs=1 r=1 is=0",
-        "ric=3 prs=0 r=1 is=2",
-        "ric=0 prs=0 r=1 is=1",
-        "ric=1 prs=0 r=1 is=0",
-        "ric=2 prs=0 r=1 is=0",
-    ],
-)
-def test_16_invalid_forms_are_refused_and_change_nothing(form: str) -> None:
-    world = mapped(1)
-    before = world.shadow(1, N)
-    assert world.run(f"tlbie {form} lpid=1 ap=5 epn=0x1000").ret == 2**64 - 4
-    assert world.shadow(1, N) == before is not None
-
-
-def test_18_a_discarded_page_takes_every_shadow_leaf_and_the_chain() -> None:
-    world = mapped(2, (1, 2, 3))
-    world.run(f"discard {G:#x} 0x10000")
-    assert world.host(G) is None
-    assert world.chain(G) is None
-    assert [shadows(world, lpid, 2) for lpid in (1, 2, 3)] == [[False, True]] * 3
-    assert world.chain(G + 0x10000) == ("list", tuple((n, N + 0x10000) for n in (3, 2, 1)))
-
-
-def test_18_a_discarded_page_reads_as_zero_afterwards() -> None:
-    world = mapped(1)
-    world.run(f"store 1 {N:#x} 9", f"discard {G:#x} 0x10000")
-    assert world.run(f"load 1 {N:#x}").value == 0
-
-
-def test_18_a_page_without_a_host_leaf_keeps_its_chain() -> None:
-    world = mapped(1)
-    kvm = world.model.kvm
-    kvm.pgtable.change(G, 0, 0)  # what no correct host does: it breaks I2
-    world.run(f"discard {G:#x} 0x10000")
-    assert world.chain(G) == ("single", ((1, N),))
-
-
-def test_18_a_stale_entry_does_not_cost_a_leaf_of_another_page() -> None:
-    world = mapped(1)
-    world.run(f"write {G:#x} 1", f"write {G + 0x10000:#x} 1", f"load 1 {N:#x}")
-    world.run(f"unmap 1 {N:#x}", "tlbie ric=0 prs=0 r=1 is=0 lpid=1 ap=5 epn=0x1000")
-    world.run(f"map 1 {N:#x} {G + 0x10000:#x} 64K rwxRC", f"load 1 {N:#x}")
-    world.run(f"discard {G:#x} 0x10000")
-    assert world.chain(G) is None
-    assert world.shadow(1, N) is not None
-
-
-def test_18_copying_the_zero_page_empties_the_chain_of_all_who_read_it() -> None:
-    world = mapped(1, (1, 2))
-    world.run(f"write {G:#x} 3")
-    assert world.chain(G) is None
-    assert world.host(G) is None
-    assert world.shadow(1, N) is None is world.shadow(2, N)
-    assert world.run(f"load 1 {N:#x}").value == 3
-
-
-def test_18_an_entry_behind_the_zero_word_survives_the_discard() -> None:
-    """A defect of the kernel: the walk stops at (l1_lpid 0, n_gpa 0) inside a list."""
-    world = World()
-    world.run(f"map 1 {N:#x} 0x800000 64K rxRC", "code 0x900000", "map 1 0x2000000 0x900000 64K rx")
-    world.run("fetch 1 0x2000000", "map 0 0x2000000 0x900000 64K rx", "fetch 0 0x2000000")
-    world.run("map 2 0x2000000 0x900000 64K rx", "fetch 2 0x2000000")
-    assert world.chain(0x80_0000) == ("list", ((2, 0), (0, 0), (1, 0)))
-    kvm = world.model.kvm
-    drain(kvm.memory.discard(kvm.memslots[0].userspace_addr + 0x80_0000, 0x10000))
-    assert world.chain(0x80_0000) is None
-    assert [world.shadow(lpid, 0) is not None for lpid in (0, 1, 2)] == [True, True, False]
 
 
 def test_23_entering_makes_the_nested_guest_with_the_lowest_free_lpid() -> None:
@@ -588,18 +469,6 @@ def test_the_guests_own_pages_have_host_leaves_after_a_hypercall() -> None:
     assert all(leaf.pte & PTE == PTE for leaf in world.vm.host_leaves)
 
 
-def test_15_a_2m_tlbie_stops_at_2m() -> None:
-    world = World()
-    for page in (0, 0x1F_0000, 0x20_0000):
-        world.run(f"map 1 {N + page:#x} {G:#x} 64K rRC", f"load 1 {N + page:#x}")
-    world.run("tlbie ric=0 prs=0 r=1 is=0 lpid=1 ap=1 epn=0x1005")
-    assert [world.shadow(1, N + page) is not None for page in (0, 0x1F_0000, 0x20_0000)] == [
-        False,
-        False,
-        True,
-    ]
-
-
 def test_13_a_leaf_computed_before_an_invalidation_is_not_entered() -> None:
     world = World()
     kvm = world.model.kvm
@@ -609,12 +478,6 @@ def test_13_a_leaf_computed_before_an_invalidation_is_not_entered() -> None:
     assert world.host(G) is None
     assert drain(create_pte(kvm, kvm.pgtable, PTE | G, G, 16, kvm.mmu_invalidate_seq)) == 0
     assert world.host(G) == PTE | G
-
-
-def test_18_a_discard_of_part_of_a_page_takes_the_page() -> None:
-    world = mapped(1)
-    world.run(f"discard {G:#x} 0x1000")
-    assert world.shadow(1, N) is None
 
 
 def test_9_a_leaf_that_gains_bits_loses_none_and_is_not_entered_again() -> None:
