@@ -26,9 +26,10 @@ _SAVED = (
     *("dpdes", "purr", "spurr", "ic", "vtb", "srr0", "srr1", "sprg", "pidr", "cfar", "ppr"),
     *("hdar", "hdsisr", "asdr", "heir", "hfscr"),
 )
-_LPID = _OFFSETS["lpid"]
-_HDEC = _OFFSETS["hdec_expiry"]
-_NIP, _MSR, _CTR, _LINK = 32 * 8, 33 * 8, 35 * 8, 36 * 8
+LPID_AT = _OFFSETS["lpid"]
+HDEC_AT = _OFFSETS["hdec_expiry"]
+R3_AT, NIP_AT, MSR_AT, _CTR, _LINK = 3 * 8, 32 * 8, 33 * 8, 35 * 8, 36 * 8
+"""Offsets in bytes, those above in `hv_guest_state`, these in `pt_regs`."""
 
 
 class Entry(NamedTuple):
@@ -47,7 +48,7 @@ def prepared_state(l1_lpid: int) -> bytes:
     state = bytearray(STATE_SIZE)
     state[:16] = struct.pack("<QII", VERSION, l1_lpid & 0xFFFF_FFFF, 0)
     _WORD.pack_into(state, _OFFSETS["lpcr"], LPCR_ILE)
-    state[_HDEC : _HDEC + 8] = UNKNOWN
+    state[HDEC_AT : HDEC_AT + 8] = UNKNOWN
     return bytes(state)
 
 
@@ -55,16 +56,16 @@ def prepared_regs(r3: int, r4: int, r5: int) -> bytes:
     """Return `pt_regs` as the VMM writes them before an access."""
     regs = bytearray(AGENT_REGS_SIZE)
     struct.pack_into("<3Q", regs, 3 * 8, r3, r4, r5)
-    _WORD.pack_into(regs, _MSR, NESTED_MSR)
+    _WORD.pack_into(regs, MSR_AT, NESTED_MSR)
     return bytes(regs)
 
 
 def read_entry(state: bytes, regs: bytes) -> Entry:
     """Take both apart."""
     version, lpid, token = struct.unpack_from("<QII", state)
-    hdec = state[_HDEC : _HDEC + 8]
+    hdec = state[HDEC_AT : HDEC_AT + 8]
     cpu = NestedCpu(gpr=list(struct.unpack_from("<32Q", regs)))
-    cpu.nip, msr = struct.unpack_from("<2Q", regs, _NIP)
+    cpu.nip, msr = struct.unpack_from("<2Q", regs, NIP_AT)
     cpu.ctr, cpu.lr = struct.unpack_from("<2Q", regs, _CTR)
     known = None if hdec == UNKNOWN else _WORD.unpack(hdec)[0]
     return Entry(version, lpid, token, known, msr, cpu)
@@ -88,8 +89,8 @@ def left_regs(cpu: NestedCpu) -> bytes:
     """Return `pt_regs` as the kernel writes them back."""
     regs = bytearray(UNKNOWN * (REGS_SIZE // 8))
     struct.pack_into("<32Q", regs, 0, *cpu.gpr)
-    _WORD.pack_into(regs, _NIP, cpu.nip & (1 << 64) - 1)
+    _WORD.pack_into(regs, NIP_AT, cpu.nip & (1 << 64) - 1)
     if cpu.msr is not None:
-        _WORD.pack_into(regs, _MSR, cpu.msr)
+        _WORD.pack_into(regs, MSR_AT, cpu.msr)
     struct.pack_into("<2Q", regs, _CTR, cpu.ctr, cpu.lr)
     return bytes(regs)

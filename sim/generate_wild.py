@@ -14,6 +14,7 @@ from nestscope.decoders.words.pate import make_dw0
 from nestscope.decoders.words.pde import make_pde
 from nestscope.decoders.words.pte import PTE_LEAF
 from nestscope.sim.constants import H_ENTER_NESTED, H_SET_PARTITION_TABLE, H_TLB_INVALIDATE, U64
+from nestscope.sim.entry_state import HDEC_AT, LPID_AT, MSR_AT, NIP_AT, R3_AT
 from nestscope.sim.generate_guest import AP_OF_SHIFT, PAGE, Maker
 from nestscope.sim.layout import MIB
 from nestscope.sim.nested_cpu import NESTED_MSR
@@ -44,8 +45,6 @@ EXECUTE, READ = 0x101, 0x104
 FAR_HDEC = 1 << 62
 SAFE_END = U64 - (1 << 31)
 """A range that ends below does not wrap around (finding 0007)."""
-HDEC, VERSION, LPID, NIP, MSR, R3 = 0x58, 0x0, 0x8, 0x100, 0x108, 0x18
-"""Offsets in `hv_guest_state` and `pt_regs`."""
 
 
 class WildMaker:
@@ -184,12 +183,14 @@ class WildMaker:
             pointers = self.pointers()
         # What lies elsewhere is not to be run: there the time is over at once.
         time = 0 if odd == 4 else rng.choice((0, FAR_HDEC))
-        yield WriteWord(state + HDEC, swapped(time))
-        yield WriteWord(state + VERSION, swapped(version))
-        yield WriteWord(state + LPID, swapped(token << 32 | lpid))
-        yield WriteWord(regs + MSR, swapped(msr))
-        yield WriteWord(regs + NIP, swapped(rng.choice((0, 0, 0x0C, 0x14, 0x24, 0x300))))
-        yield WriteWord(regs + R3, swapped(rng.choice((self.n_gpa(), 0x7FF8, self.maker.n_gpa()))))
+        yield WriteWord(state + HDEC_AT, swapped(time))
+        yield WriteWord(state, swapped(version))
+        yield WriteWord(state + LPID_AT, swapped(token << 32 | lpid))
+        yield WriteWord(regs + MSR_AT, swapped(msr))
+        yield WriteWord(regs + NIP_AT, swapped(rng.choice((0, 0, 0x0C, 0x14, 0x24, 0x300))))
+        yield WriteWord(
+            regs + R3_AT, swapped(rng.choice((self.n_gpa(), 0x7FF8, self.maker.n_gpa())))
+        )
         yield RawHcall(H_ENTER_NESTED, pointers)
 
     def pointers(self) -> tuple[int, ...]:
