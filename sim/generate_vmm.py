@@ -12,7 +12,7 @@ and nothing could be compared any more:
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from nestscope.sim.constants import PMD_SHIFT
+from nestscope.sim.constants import KVM_MEM_LOG_DIRTY_PAGES, PMD_SHIFT
 from nestscope.sim.events import (
     AddSlot,
     AdviseHuge,
@@ -56,7 +56,7 @@ BASES = 32
 FRESH = 0x2000_0000_0000
 FRESH_STRIDE = 1 << 30
 SIZES = (PAGE, 2 * PAGE, 5 * PAGE, MIB, LARGE, 3 * MIB, 2 * LARGE, 8 * LARGE)
-LOG = 1
+LOG = KVM_MEM_LOG_DIRTY_PAGES
 USED_PAGES = 3
 """Pages of a slot that the guest maps, so that chains collide there, too."""
 GUEST_SLOT = 0

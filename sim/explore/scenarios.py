@@ -162,7 +162,7 @@ def host_number_world() -> ExploredWorld:
 
 
 def more() -> list[Scenario]:
-    """What no pair of the seven shows: three at once, huge pages, one path alone."""
+    """What no pair of `operations` shows: three at once, huge pages, one path alone."""
     return [
         Scenario(
             "nothing is mapped",
