@@ -47,7 +47,7 @@ def run() -> None:
 
 def insert_rate() -> float:
     """Return inserts a second: every chain grows from empty to `PER_CHAIN` entries."""
-    words = [[pack(lpid, gfn << 16) for lpid in range(1, 5)] for gfn in range(CHAINS)]
+    words = [[pack(lpid, gfn << 16) for lpid in range(1, PER_CHAIN + 1)] for gfn in range(CHAINS)]
     rmap: Rmap = {}
     started = time.process_time()
     for gfn, chain in enumerate(words):
