@@ -41,6 +41,10 @@ def open_source(name: str | Path) -> tuple[SourceMemory, Source]:
         SourceFileError: if a file cannot be opened or its format cannot be read.
     """
     text = str(name)
+    if not text.strip():  # as a path it would be the current folder
+        raise SourceFileError(
+            "no source is named: give a dump file, the folder with the parts of one, or ram:FILE"
+        )
     memory: SourceMemory
     if text.startswith(RAM_PREFIX):
         memory = RamFile(Path(text.removeprefix(RAM_PREFIX)))

@@ -149,9 +149,12 @@ def run(
     from nestscope.plugin.output import new_path
     from nestscope.plugin.present.terminal import terminal
     from nestscope.plugin.present.units import count
+    from nestscope.plugin.qemu.qmp import DUMP_FORMATS
     from nestscope.sim.guest import Guest
 
     plan = make_plan(trace, random_steps, seed)
+    if dump_format not in DUMP_FORMATS:
+        raise NestscopeError(f"--format is one of {', '.join(DUMP_FORMATS)}, not {dump_format!r}")
     if dump is not None and not dump.absolute().parent.is_dir():
         raise NestscopeError(f"{dump} cannot be written: there is no folder {dump.parent}")
     with _booted(kernel, machine, memory, gdb_port, vmlinux, modules, qemu) as lab:

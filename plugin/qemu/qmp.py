@@ -18,6 +18,12 @@ _COMMAND_SECONDS = 10.0
 _DUMP_SECONDS = 300.0
 _BROKEN = (QMPError, OSError, TimeoutError, asyncio.TimeoutError, EOFError)
 
+DUMP_FORMATS = (
+    *("elf", "kdump-zlib", "kdump-lzo", "kdump-snappy"),
+    *("kdump-raw-zlib", "kdump-raw-lzo", "kdump-raw-snappy"),
+)
+"""QEMU's `DumpGuestMemoryFormat` without win-dmp; which it has depends on how it was built."""
+
 
 class Qmp:
     """A QMP session over QEMU's unix socket; every command has a time-out.
@@ -85,7 +91,7 @@ class Qmp:
         return str(self.command("query-status")["status"])
 
     def dump_guest_memory(self, path: Path, dump_format: str = "elf") -> None:
-        """Write a dump of guest memory to `path` ("elf", "kdump-zlib", "kdump-lzo", ...)."""
+        """Write a dump of guest memory to `path`, in one of `DUMP_FORMATS`."""
         self.command(
             "dump-guest-memory",
             timeout=_DUMP_SECONDS,

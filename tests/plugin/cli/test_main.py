@@ -39,6 +39,8 @@ def test_decode_as_json_is_one_document(cli: Cli) -> None:
         (["state", "sample:6.12-64k", "--modules", "/nowhere"], "/nowhere is not a folder"),
         (["check", "sample:6.12-64k", "--debug", "/nowhere"], "/nowhere is not a folder"),
         (["lab", "run", "--dump", "/nowhere/x"], "/nowhere/x cannot be written"),
+        (["state", ""], "no source is named"),
+        (["lab", "run", "--format", "zip", "--kernel", "2.4"], "--format is one of elf, kdump-"),
         (["state", "gdb:"], "no gdbstub is named"),
         (["diff", "--via", "telepathy"], "--via is one of ram, mi"),
         (["diff", "missing.trace"], "missing.trace cannot be read"),
