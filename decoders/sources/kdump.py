@@ -24,6 +24,9 @@ from nestscope.decoders.sources.pages import PagedMemory
 MAX_BITMAP = 256 << 20
 """Bytes of a bitmap: 8 TiB of memory in 4K pages, 128 TiB in 64K pages."""
 
+MAX_RANGES = 1 << 22
+"""Ranges of pages; a bitmap with every other bit set has 2**30, more than memory holds."""
+
 _RUN = 64  # bytes of the bitmap whose set bits are counted together
 _PIECE = 1 << 20  # bytes of the bitmap whose bits are looked at together
 
@@ -112,9 +115,14 @@ class KdumpFile(PagedMemory):
         return UnreadableMemoryError(address, self.page_size, why)
 
     def ranges(self) -> list[tuple[int, int]]:
-        """Return the physical ranges of the pages in the dump (see `SourceMemory`)."""
+        """Return the physical ranges of the pages in the dump (see `SourceMemory`).
+
+        Raises:
+            SourceFileError: if there are more than `MAX_RANGES`.
+        """
         first, end = self.header.start_pfn, self.header.end_pfn
         edges = []
+        found = 0
         before = np.uint8(0)
         # Piece by piece: a bit takes a byte here, and a bitmap may have 2**31.
         for start in range(0, len(self._bitmap), _PIECE):
@@ -123,6 +131,13 @@ class KdumpFile(PagedMemory):
             bits[: max(first - number, 0)] = 0
             bits[max(end - number, 0) :] = 0
             edges.append(np.flatnonzero(np.diff(bits, prepend=before)) + number)
+            found += len(edges[-1])
+            if found > 2 * MAX_RANGES:
+                raise SourceFileError(
+                    f"{self.name} holds more than {MAX_RANGES} separate ranges of pages before "
+                    f"{(number + len(bits)) * self.page_size:#x}: its page bitmap at "
+                    f"{self.header.bitmap_offset:#x} is damaged, make the dump again"
+                )
             before = bits[-1]
         if before:
             edges.append(np.array([len(self._bitmap) * 8]))

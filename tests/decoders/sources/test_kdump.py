@@ -211,6 +211,16 @@ def test_damaged_headers_never_surprise(
         pass
 
 
+def test_a_bitmap_of_single_pages_is_not_listed_without_end(tmp_path: Path) -> None:
+    dump = kdump({number: bytes(BLOCK) for number in range(1, 40, 2)})
+    with patch.object(kdump_file, "MAX_RANGES", 20), _open(tmp_path, dump) as memory:
+        assert len(memory.ranges()) == 20
+    with patch.object(kdump_file, "MAX_RANGES", 19), _open(tmp_path, dump) as memory:
+        assert memory.read(BLOCK, 8) == bytes(8)
+        with pytest.raises(SourceFileError, match=r"more than 19 separate ranges .* at 0x"):
+            memory.ranges()
+
+
 @given(
     st.sets(st.integers(0, 200), min_size=1, max_size=60),
     st.none() | st.tuples(st.integers(0, 200), st.integers(0, 300)),
