@@ -24,6 +24,8 @@ explorer knows only the operations in the table.
 
 Everything here was seen in the model. Where that is a suspected defect of Linux, the
 account in [findings](findings/README.md) says how far it is confirmed.
+
+How an order is made to happen on a live kernel: [orders](howto/orders.md).
 """
 
 NO_BREAK = "-"
