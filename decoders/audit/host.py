@@ -35,7 +35,9 @@ def leaf_within_memslot(state: StateView) -> Iterator[Found]:
             continue
         slots = sorted(map(partial(_bounds, view), view.vm.memslots))
         base = np.array([first for first, _ in slots], np.uint64)
-        end = np.array([end for _, end in slots], np.uint64)
+        # Damaged memslots may overlap: a leaf is in one of those before it if it ends by
+        # the farthest of their ends.
+        end = np.maximum.accumulate(np.array([end for _, end in slots], np.uint64))
         address = np.ascontiguousarray(view.vm.host_leaves.columns["address"])
         at = np.searchsorted(base, address, side="right") - 1
         inside = at >= 0

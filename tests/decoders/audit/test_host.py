@@ -52,3 +52,27 @@ def test_a_huge_leaf_that_begins_in_a_logging_memslot_is_told(memslots, host) ->
             for each in memslots
         )
     }
+
+
+@given(slots, leaves)
+@example(
+    [
+        replace(slot(), npages=100, rmap=Chains()),
+        replace(slot(), base_gfn=1, npages=1, rmap=Chains()),
+    ],
+    ((1 << 21, 21, RWXRC),),
+)
+def test_a_leaf_that_no_memslot_holds_whole_is_told(
+    memslots: list[Memslot], host: tuple[tuple[int, int, int], ...]
+) -> None:
+    known = state(vm(host=host, memslots=memslots))
+    told = {each.gfn for each in audit(known) if each.rule == "host.outside-memslot"}
+    assert told == {
+        at >> PAGE_SHIFT
+        for at, shift, _ in host
+        if not any(
+            memslot.base_gfn << PAGE_SHIFT <= at
+            and at + (1 << shift) <= memslot.base_gfn + memslot.npages << PAGE_SHIFT
+            for memslot in memslots
+        )
+    }
