@@ -126,7 +126,7 @@ def others(report: ElementTree.Element) -> str:
 if __name__ == "__main__":
     file = HERE / "matrix.md"
     if sys.argv[1:] == ["others"]:
-        first = file.read_text().partition(f"\n{_OTHERS}")[0]
+        first = file.read_text().partition(f"\n{_OTHERS.splitlines()[0]}")[0]
     else:
         first = f"{_HEAD.format(steps=STEPS)}\n{table(run('test_cell'))}\n"
     file.write_text(f"{first}\n{_OTHERS}\n{others(run('test_other_cell'))}\n")

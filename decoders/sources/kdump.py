@@ -206,8 +206,8 @@ def _read_bitmap(contents: FileMemory, header: KdumpHeader) -> NDArray[np.uint8]
     size = min(header.bitmap_size, -(-header.max_mapnr // 8))
     if size > MAX_BITMAP:
         raise SourceFileError(
-            f"{contents.name} claims {header.max_mapnr} pages, more than any machine has; "
-            "its header is damaged"
+            f"{contents.name} claims {header.max_mapnr} pages, whose bitmap is too large to "
+            "read; its header is damaged, or memory lies very high: make an ELF dump"
         )
     if not size:
         raise SourceFileError(f"{contents.name} claims to hold no page; its header is damaged")
