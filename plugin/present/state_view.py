@@ -12,7 +12,7 @@ from nestscope.plugin.present.tables import plain_table
 from nestscope.plugin.present.units import count, size
 
 _SHOWN_ENTRIES = 4
-_MEMSLOT = ("id", "base gfn", "pages", "size", "flags", "chains", "entries", "rmap array")
+_MEMSLOT = ("id", "gfn", "pages", "size", "flags", "chains", "entries", "rmap array")
 _NESTED = ("l1_lpid", "shadow", "refs", "l1_gr_to_hr", "shadow_pgtable", "leaves")
 
 
