@@ -146,7 +146,7 @@ def run_tests(folder: Path, only: Sequence[str] = ()) -> str | None:
         UncollectedError: if a test file cannot be imported.
     """
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
-    command += ["-m", "not kernel and not nightly", "--timeout", "300"]
+    command += ["-m", "not kernel and not nightly", "--timeout", "120"]
     # The quick ones first: most mutants do not get beyond them.
     command += only or sorted(
         str(path.relative_to(folder)) for path in folder.glob("tests/sim/test_*.py")
