@@ -117,13 +117,13 @@ def test_run_with_dump_executes_the_operations_and_ends(
     cli: Cli, kernel_files: KernelFiles, tmp_path: Path
 ) -> None:
     dump = tmp_path / "out.dump"
-    options = ["--random", 120, "--seed", 4, "--dump", dump, "--format", "kdump-zlib"]
+    options = ["--random", 60, "--seed", 17, "--dump", dump, "--format", "kdump-zlib"]
     outcome = cli("lab", "run", *options, *own(kernel_files))
     assert (outcome.status, outcome.error) == (0, "")
-    assert "120 operations executed" in outcome.output
+    assert "60 operations executed" in outcome.output
     memory, source = open_source(dump)
     with memory:
         kernel = open_kernel(memory, kernel_files.vmlinux, kernel_files.modules_dir)
         found = read_state(memory, kernel, source)
-    assert compare(expected(120, 4, found), found) == []
-    assert len(found.vms[0].memslots[0].rmap)  # there was something to compare
+    assert compare(expected(60, 17, found), found) == []
+    assert len(found.vms[0].memslots[0].rmap) > 3
