@@ -95,15 +95,22 @@ def test_a_page_that_went_or_was_replaced_is_shared_no_longer() -> None:
     assert memory.private_frame(page) not in (0, ZERO_FRAME)
 
 
-@pytest.mark.parametrize("reuses", [True, False])
-def test_the_last_part_of_a_huge_page_is_reused_only_on_hosts_that_do_that(reuses: bool) -> None:
+def two_parts_after_a_fork(habits: MemoryHabits) -> tuple[HostMemory, Listener, list[int]]:
+    """Two base pages of a split huge page, the second with "a", and their frames."""
     memory, told = allowed()
-    memory.habits = MemoryHabits(reuses_last_part=reuses)
+    memory.habits = habits
     drain(memory.write(START + PAGE, b"a"))
     drain(memory.split(START, 21))
     drain(memory.discard(START + 2 * PAGE, BLOCK - 2 * PAGE))
-    old = [memory.find(FIRST + part)[0] for part in (0, 1)]
+    frames = [memory.find(FIRST + part)[0] for part in (0, 1)]
     drain(fork(memory))
+    told.calls.clear()
+    return memory, told, frames
+
+
+@pytest.mark.parametrize("reuses", [True, False])
+def test_the_last_part_of_a_huge_page_is_reused_only_on_hosts_that_do_that(reuses: bool) -> None:
+    memory, told, old = two_parts_after_a_fork(MemoryHabits(reuses_last_part=reuses))
     drain(memory.write(START, b"b"))
     assert memory.find(FIRST)[0] != old[0], "its sibling holds the folio"
     told.calls.clear()
@@ -115,14 +122,7 @@ def test_the_last_part_of_a_huge_page_is_reused_only_on_hosts_that_do_that(reuse
 
 @pytest.mark.parametrize("reuses", [True, False])
 def test_parts_but_the_last_are_reused_only_on_hosts_that_do_that(reuses: bool) -> None:
-    memory, told = allowed()
-    memory.habits = MemoryHabits(reuses_parts=reuses)
-    drain(memory.write(START + PAGE, b"a"))
-    drain(memory.split(START, 21))
-    drain(memory.discard(START + 2 * PAGE, BLOCK - 2 * PAGE))
-    old = [memory.find(FIRST + part)[0] for part in (0, 1)]
-    drain(fork(memory))
-    told.calls.clear()
+    memory, told, old = two_parts_after_a_fork(MemoryHabits(reuses_parts=reuses))
     drain(memory.write(START, b"b"))
     assert (memory.find(FIRST)[0] == old[0]) == reuses
     assert told.calls == ([] if reuses else [(START, START + PAGE)])
