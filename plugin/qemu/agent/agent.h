@@ -38,6 +38,9 @@ void reply_capture(struct captured *into);
 /* main.c: run one command. */
 void execute(const struct command *c);
 
+/* Copy the words from argv[2] on, which are a command, into `room` bytes; -1 if they do not fit. */
+int command_keep(struct command *copy, char *words, size_t room, const struct command *c);
+
 /* Number in argv[i]; sets *bad when it is missing or malformed. */
 uint64_t number(const struct command *c, int i, int *bad);
 

@@ -185,23 +185,6 @@ void call_held(const struct command *c, int vcpu)
 	reply_answer(vcpu);
 }
 
-/* Keep a copy of the words from argv[2] on; -1 if there is no room. */
-static int keep(struct queued *q, const struct command *c)
-{
-	size_t used = 0;
-
-	q->command.argc = c->argc - 2;
-	for (int i = 2; i < c->argc; i++) {
-		size_t length = strlen(c->argv[i]) + 1;
-
-		if (length > sizeof(q->words) - used)
-			return -1;
-		q->command.argv[i - 2] = memcpy(q->words + used, c->argv[i], length);
-		used += length;
-	}
-	return 0;
-}
-
 /*
  * queue VCPU hcall ... | queue VCPU enter ...: for `together`. Nothing is touched yet: what is
  * refused takes back all that is queued.
@@ -211,7 +194,8 @@ void do_queue(const struct command *c)
 	int bad = 0;
 	uint64_t vcpu = number(c, 1, &bad);
 
-	if (bad || c->argc < 3 || vcpu >= MAX_VCPUS || keep(&queued[vcpu], c)) {
+	if (bad || c->argc < 3 || vcpu >= MAX_VCPUS ||
+	    command_keep(&queued[vcpu].command, queued[vcpu].words, sizeof(queued[vcpu].words), c)) {
 		reply_error("arguments", EINVAL);
 		vcpu_unqueue_all();
 	} else if (guest_refuses(&queued[vcpu].command, vcpu)) {

@@ -145,6 +145,22 @@ void reply_file(const char *path)
 	free(text);
 }
 
+int command_keep(struct command *copy, char *words, size_t room, const struct command *c)
+{
+	size_t used = 0;
+
+	copy->argc = c->argc - 2;
+	for (int i = 2; i < c->argc; i++) {
+		size_t length = strlen(c->argv[i]) + 1;
+
+		if (length > room - used)
+			return -1;
+		copy->argv[i - 2] = memcpy(words + used, c->argv[i], length);
+		used += length;
+	}
+	return 0;
+}
+
 uint64_t number(const struct command *c, int i, int *bad)
 {
 	char *end;

@@ -73,22 +73,6 @@ static void *work(void *argument)
 	return NULL;
 }
 
-static int keep(struct worker *w, const struct command *c)
-{
-	size_t used = 0;
-
-	w->command.argc = c->argc - 2;
-	for (int i = 2; i < c->argc; i++) {
-		size_t length = strlen(c->argv[i]) + 1;
-
-		if (length > sizeof(w->words) - used)
-			return -1;
-		w->command.argv[i - 2] = memcpy(w->words + used, c->argv[i], length);
-		used += length;
-	}
-	return 0;
-}
-
 /*
  * begin WORKER COMMAND ...: start a command; `hcall` and `enter` on the vCPU of that number.
  * `adopt` makes that vCPU the thread's own: in another thread KVM_RUN waits for an RCU grace
@@ -100,7 +84,8 @@ void do_begin(const struct command *c)
 	uint64_t number_of = number(c, 1, &bad);
 	struct worker *w = &workers[bad || number_of >= MAX_WORKERS ? 0 : number_of];
 
-	if (bad || number_of >= MAX_WORKERS || c->argc < 3 || keep(w, c)) {
+	if (bad || number_of >= MAX_WORKERS || c->argc < 3 ||
+	    command_keep(&w->command, w->words, sizeof(w->words), c)) {
 		reply_error("arguments", EINVAL);
 		return;
 	}
