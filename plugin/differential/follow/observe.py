@@ -27,7 +27,11 @@ class FollowError(NestscopeError):
 
 
 class _GuestView:
-    """A guest's memory through the mirror's host tree (`Memory`): reads inside one page."""
+    """A guest's memory through the mirror's host tree (`Memory`): reads inside one page.
+
+    `decoders.guest_memory` translates with a snapshot of all leaves; this tree changes at
+    each call.
+    """
 
     def __init__(self, physical: Memory, pgtable: RadixTree) -> None:
         self._physical = physical
